@@ -1,0 +1,57 @@
+# Each target is the only command a fresh machine needs: the environment it runs in is made on first use.
+# The newest Python on PATH is taken, or that of PYTHON=python3.12; ARGS="-k queue" reaches the command behind a target.
+
+PYTHON ?= python3.14 python3.13 python3.12 python3.11 python3.10 python3 python
+ARGS   ?=
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+# Two installs into one environment at a time would trip over each other, so `make -j` changes nothing here.
+.NOTPARALLEL:
+.PHONY: help setup demo test lint types bench build clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/.installed-dev ## Make the environment, with everything that development needs
+
+demo: $(VENV)/.installed-demo ## Run the notifications example against a PostgreSQL of its own, in half a minute
+	$(BIN)/graphile-worker-py demo $(ARGS)
+
+test: $(VENV)/.installed-dev ## Run every test, against DATABASE_URL or else a PostgreSQL of its own
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev ## Check style and format
+	$(BIN)/ruff check $(ARGS)
+	$(BIN)/ruff format --check $(ARGS)
+
+types: $(VENV)/.installed-dev ## Check the types of the package and of those who use it
+	$(BIN)/mypy $(ARGS)
+
+bench: $(VENV)/.installed-dev ## Measure jobs per second beside a bare loop of statements
+	$(BIN)/python -m benchmarks $(ARGS)
+
+build: $(VENV)/.installed-dev ## Build the source archive and the wheel into dist/
+	$(BIN)/python -m build --no-isolation $(ARGS)
+
+clean: ## Remove the environment and everything that was built
+	rm -rf $(VENV) dist build .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp per extra, so that the demo waits for no linters, and nothing is installed again until pyproject.toml changes.
+$(VENV)/.installed-%: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+# A name on PATH may be a shim that fails when it is called, and Debian ships python3 without ensurepip: so ask each.
+$(BIN)/pip:
+	@for python in $(PYTHON); do \
+		if "$$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then \
+			echo "$$python -m venv $(VENV)"; \
+			exec "$$python" -m venv $(VENV); \
+		fi; \
+	done; \
+	echo 'No Python 3.10 or newer that can make a virtual environment was found; tried: $(PYTHON).' >&2; \
+	echo 'On Debian and Ubuntu: apt-get install python3-venv. Elsewhere: make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)' >&2; \
+	exit 1

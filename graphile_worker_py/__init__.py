@@ -1,0 +1,61 @@
+"""A job queue for Python threads on PostgreSQL, in the tables of Graphile Worker."""
+
+from graphile_worker_py.errors import (
+    BatchResultMismatch,
+    DuplicateTask,
+    GraphileWorkerError,
+    InvalidConninfo,
+    InvalidHandler,
+    InvalidJobSpec,
+    InvalidSchemaName,
+    MigrationError,
+    NotSupported,
+    SchemaMissing,
+    SchemaTooNew,
+    SchemaTooOld,
+    UnknownTask,
+)
+from graphile_worker_py.events import JobCompleted, JobFailed, JobLost, JobStarted, PoolStarted, PoolStopped
+from graphile_worker_py.jobs import Job, JobInfo, JobSpec, Page, RunSummary, TaskStats
+from graphile_worker_py.queue import Queue, quick_add_job
+from graphile_worker_py.tasks import AddJob, Task, Tasks
+from graphile_worker_py.worker.executor import JobContext
+from graphile_worker_py.worker.pool import WorkerPool
+
+__all__ = [
+    "AddJob",
+    "BatchResultMismatch",
+    "DuplicateTask",
+    "GraphileWorkerError",
+    "InvalidConninfo",
+    "InvalidHandler",
+    "InvalidJobSpec",
+    "InvalidSchemaName",
+    "Job",
+    "JobCompleted",
+    "JobContext",
+    "JobFailed",
+    "JobInfo",
+    "JobLost",
+    "JobSpec",
+    "JobStarted",
+    "MigrationError",
+    "NotSupported",
+    "Page",
+    "PoolStarted",
+    "PoolStopped",
+    "Queue",
+    "RunSummary",
+    "SchemaMissing",
+    "SchemaTooNew",
+    "SchemaTooOld",
+    "Task",
+    "TaskStats",
+    "Tasks",
+    "UnknownTask",
+    "WorkerPool",
+    "__version__",
+    "quick_add_job",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,121 @@
+"""How specs reach the shared add_job and add_jobs, and how their answers are matched to what was asked.
+
+A NULL row, or a missing one, means that a worker locked the job of that key in the middle of the add (a race in the
+bodies that Node installs; ours retry by themselves): the add is then simply made again, for by now the key can be
+taken from the locked job. No request is lost.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from graphile_worker_py._database import Connection, Database
+from graphile_worker_py.errors import GraphileWorkerError, InvalidJobSpec
+from graphile_worker_py.jobs import Job, JobSpec
+
+LARGEST_CHUNK = 2000  # specs
+LARGEST_CHUNK_TEXT = 8_000_000  # characters of payload
+MOST_TRIES = 50
+
+
+def moment(run_at: datetime | timedelta | None) -> dict[str, object]:
+    """Return run_at as the statements take it: a moment, or a delay from the database's now."""
+    if isinstance(run_at, timedelta):
+        return {"run_at": None, "delay": _interval(run_at)}
+    return {"run_at": run_at, "delay": None}
+
+
+def _interval(delay: timedelta) -> str:
+    # In hours, not days: a PostgreSQL day is 23 or 25 hours long when the session's time zone changes its clocks.
+    return f"{delay.days * 24} hours {delay.seconds} seconds {delay.microseconds} microseconds"
+
+
+def add_one(database: Database, connection: Connection, spec: JobSpec, job_key_mode: str | None) -> Job:
+    """Add one job on this connection and return it as stored."""
+    parameters = {
+        "identifier": spec.identifier,
+        "payload": spec.raw_payload,
+        "queue_name": spec.queue_name,
+        "max_attempts": spec.max_attempts,
+        "job_key": spec.job_key,
+        "priority": spec.priority,
+        "flags": None if spec.flags is None else list(spec.flags),
+        "job_key_mode": job_key_mode,
+        **moment(spec.run_at),
+    }
+    for _ in range(MOST_TRIES):
+        row = database.run_on(connection, "add_job", parameters)[0]
+        if row[2] is not None:
+            return Job(*row)
+    raise _never_added()
+
+
+def chunks(specs: Iterable[JobSpec]) -> Iterator[list[JobSpec]]:
+    """Cut specs into lists the database takes at once: of bounded size, and with no key twice in one."""
+    chunk: list[JobSpec] = []
+    keys: set[str] = set()
+    size = 0
+    for spec in specs:
+        if not isinstance(spec, JobSpec):
+            raise InvalidJobSpec(f"specs: expected JobSpec objects, got {type(spec).__name__}")
+        length = len(spec.raw_payload or "")
+        if chunk and (len(chunk) >= LARGEST_CHUNK or size + length > LARGEST_CHUNK_TEXT or spec.job_key in keys):
+            yield chunk
+            chunk, size = [], 0
+            keys.clear()
+        chunk.append(spec)
+        size += length
+        if spec.job_key is not None:
+            keys.add(spec.job_key)
+    if chunk:
+        yield chunk
+
+
+def add_chunk(database: Database, connection: Connection, specs: list[JobSpec], *, preserve_run_at: bool) -> list[Job]:
+    """Add specs of distinct keys on this connection and return their jobs in the same order."""
+    jobs: dict[int, Job] = {}
+    wanted = list(range(len(specs)))
+    for _ in range(MOST_TRIES):
+        text = "[" + ",".join(_record(specs[position]) for position in wanted) + "]"
+        rows = database.run_on(connection, "add_jobs", {"specs": text, "preserve_run_at": preserve_run_at})
+        jobs.update(_matched(specs, wanted, rows))
+        wanted = [position for position in wanted if position not in jobs]
+        if not wanted:
+            return [jobs[position] for position in range(len(specs))]
+    raise _never_added()
+
+
+def _matched(specs: list[JobSpec], positions: list[int], rows: list[tuple[Any, ...]]) -> Iterator[tuple[int, Job]]:
+    """Pair positions with rows: by key where there is one, else by the order in which ids were given out."""
+    of_key = {row[10]: row for row in rows if row[10] is not None}
+    keyless = iter(sorted((row for row in rows if row[10] is None), key=lambda row: int(row[0])))
+    for position in positions:
+        spec = specs[position]
+        row = next(keyless) if spec.job_key is None else of_key.get(spec.job_key)
+        if row is not None:
+            payload = row[2] if row[2] is not None else spec.raw_payload or "{}"
+            yield position, Job(spec.identifier, spec.queue_name, row[0], row[1], payload, *row[3:])
+
+
+def _record(spec: JobSpec) -> str:
+    """Return a spec as a JSON object for json_to_recordset; its payload is spliced in as the text it already is."""
+    fields: dict[str, object] = {"identifier": spec.identifier}
+    for name in ("queue_name", "max_attempts", "job_key", "priority", "flags"):
+        value = getattr(spec, name)
+        if value is not None:
+            fields[name] = value
+    if isinstance(spec.run_at, timedelta):
+        fields["delay"] = _interval(spec.run_at)
+    elif spec.run_at is not None:
+        fields["run_at"] = spec.run_at.isoformat()
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    return text if spec.raw_payload is None else f'{text[:-1]},"payload":{spec.raw_payload}}}'
+
+
+def _never_added() -> GraphileWorkerError:
+    return GraphileWorkerError(
+        f"the job's key was taken by workers {MOST_TRIES} times in a row: nothing was added, try again"
+    )

@@ -1,0 +1,283 @@
+"""The database: one lazy pool, one schema, one file per statement. Nothing else runs statements.
+
+Connections come from psycopg_pool, in autocommit, so a statement is one round trip. An idle connection the server
+has closed is found without asking the server: its socket has something to read (the end of the stream, or the
+server's farewell), and the pool is told to bring another. A process that was forked starts over with a pool of
+its own; the inherited sockets belong to the parent and are left alone, unclosed.
+
+Statements live in sql/, one to a file. `{schema}` becomes the quoted schema, `{job}` the columns of Job for a row
+called j; a percent sign in the schema's name is doubled, because every statement is run with parameters.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, TypeAlias, cast
+
+import psycopg
+from psycopg import conninfo as libpq
+from psycopg import sql
+from psycopg.rows import tuple_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from graphile_worker_py.errors import InvalidConninfo, InvalidJobSpec, InvalidSchemaName, NotSupported, SchemaMissing
+
+Connection: TypeAlias = psycopg.Connection[Any]
+Row: TypeAlias = tuple[Any, ...]
+
+DEFAULT_SCHEMA = "graphile_worker"
+MAX_IDENTIFIER_BYTES = 63
+# The tag of our dollar-quoted function bodies: a schema's name stands inside them, so it may not hold the tag.
+BODY_TAG = "$graphile_worker_py$"
+
+# run_at is cut to years Python has: a plain SQL caller may store 'infinity', and one such row would otherwise
+# make psycopg refuse the whole result, its neighbours included.
+JOB_COLUMNS = """j.id, j.job_queue_id, j.payload::text, j.priority,
+    least(greatest(j.run_at, '0001-01-02 00:00+00'), '9999-12-30 00:00+00') as run_at,
+    j.attempts, j.max_attempts, j.last_error, j.created_at, j.updated_at, j.key, j.locked_at, j.locked_by,
+    j.revision, case when j.flags is not null then array(select jsonb_object_keys(j.flags)) end as flags"""
+
+
+def check_schema(name: object) -> str:
+    """Return name if PostgreSQL takes it whole as a schema's name; raise InvalidSchemaName otherwise."""
+    if not isinstance(name, str) or not name:
+        raise InvalidSchemaName(f"schema: expected a non-empty str, got {name!r:.40}")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise InvalidSchemaName("schema: holds a lone surrogate (half a character); remove it") from None
+    if size > MAX_IDENTIFIER_BYTES:
+        raise InvalidSchemaName(
+            f"schema: {size} bytes; PostgreSQL would truncate it, use at most {MAX_IDENTIFIER_BYTES}"
+        )
+    if "\x00" in name or BODY_TAG in name:
+        raise InvalidSchemaName(f"schema: may not hold a NUL character or {BODY_TAG}")
+    if name.startswith("pg_"):
+        raise InvalidSchemaName("schema: names that start with pg_ are reserved by PostgreSQL; use another")
+    return name
+
+
+def compose(text: str, schema: str) -> sql.Composed:
+    """Return SQL text with {schema} and {job} filled in, to be run without parameters."""
+    return sql.SQL(cast("Any", text)).format(schema=sql.Identifier(schema), job=sql.SQL(cast("Any", JOB_COLUMNS)))
+
+
+@lru_cache(maxsize=1024)
+def _statement(name: str, schema: str) -> bytes:
+    text = files("graphile_worker_py").joinpath("sql").joinpath(f"{name}.sql").read_text("utf-8")
+    identifier = sql.Identifier(schema).as_string().replace("%", "%%")
+    return (
+        sql.SQL(cast("Any", text))
+        .format(schema=sql.SQL(cast("Any", identifier)), job=sql.SQL(cast("Any", JOB_COLUMNS)))
+        .as_bytes()
+    )
+
+
+def run_script(connection: Connection, text: str, schema: str) -> None:
+    """Run several statements as one message, never prepared, with {schema} filled in; migrations are run so."""
+    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+        cursor.execute(compose(text, schema), prepare=False)
+
+
+def refuse_stale(connection: Connection) -> None:
+    """Raise OperationalError if an idle connection has something to read: the server has hung up, or is about to."""
+    waiting = select.poll()  # select.select() cannot watch a descriptor past 1023
+    waiting.register(connection.fileno(), select.POLLIN)
+    if waiting.poll(0):
+        raise psycopg.OperationalError("the server closed this idle connection")
+
+
+class Database:
+    """A place to run statements: a pool that opens on first use, and the schema they are about.
+
+    `source` is a conninfo or URL, an existing ConnectionPool (used as it is, never closed here), or None for
+    DATABASE_URL, else libpq's PG* variables. Safe in threads, and after a fork.
+    """
+
+    def __init__(
+        self,
+        source: str | ConnectionPool[Any] | None = None,
+        *,
+        schema: str = DEFAULT_SCHEMA,
+        min_size: int = 1,
+        max_size: int = 10,
+        connect_timeout: float = 5.0,
+        prepared_statements: bool = True,
+    ) -> None:
+        self.schema = check_schema(schema)
+        self.connect_timeout = connect_timeout
+        self._min_size = min_size
+        self._max_size = max_size
+        self._given = source if isinstance(source, ConnectionPool) else None
+        self._conninfo = _checked_conninfo(source) if isinstance(source, str) else None
+        self._prepare_threshold = 5 if prepared_statements else None
+        self._pool: ConnectionPool[Any] | None = None
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        if source is not None and self._given is None and self._conninfo is None:
+            raise InvalidConninfo(
+                f"expected a conninfo str, a psycopg_pool.ConnectionPool or None, got {type(source).__name__}"
+            )
+        _databases.add(self)
+
+    @contextmanager
+    def connection(self, given: object = None) -> Iterator[Connection]:
+        """Lend a connection from the pool, or the caller's own, whose transaction is left as it is."""
+        if given is not None:
+            yield own_connection(given)
+            return
+        pool = self.pool()
+        try:
+            borrowed = pool.getconn(timeout=self.connect_timeout)
+        except PoolTimeout:
+            self.connect().close()  # raises the reason, if the server cannot be reached
+            raise
+        try:
+            with borrowed:
+                yield borrowed
+        finally:
+            pool.putconn(borrowed)
+
+    def run(self, name: str, params: Mapping[str, Any] | None = None, *, connection: object = None) -> list[Row]:
+        """Run sql/<name>.sql and return its rows; on a pooled connection it is committed."""
+        with self.connection(connection) as conn:
+            return self.run_on(conn, name, params)
+
+    def run_on(self, connection: Connection, name: str, params: Mapping[str, Any] | None = None) -> list[Row]:
+        """Run sql/<name>.sql on this very connection and return its rows. Raises SchemaMissing for a missing table."""
+        with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+            try:
+                cursor.execute(_statement(name, self.schema), params or {})
+            except (
+                psycopg.errors.UndefinedTable,
+                psycopg.errors.UndefinedFunction,
+                psycopg.errors.InvalidSchemaName,
+            ) as e:
+                raise missing(self.schema, e) from e
+            return cursor.fetchall() if cursor.description else []
+
+    def listen(self, connection: Connection, *channels: str) -> None:
+        """Make the connection hear these channels; their names hold a colon, so they are quoted."""
+        for channel in channels:
+            connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+
+    def connect(self) -> Connection:
+        """Open a connection outside the pool, in autocommit; the caller closes it."""
+        pool = self._given
+        if pool is not None:
+            target: Any = pool.conninfo() if callable(pool.conninfo) else pool.conninfo
+            keywords: Any = pool.kwargs() if callable(pool.kwargs) else pool.kwargs or {}
+            return cast("Connection", pool.connection_class.connect(target, **{**keywords, "autocommit": True}))
+        return psycopg.connect(self._target(), **self._keywords())
+
+    def pool(self) -> ConnectionPool[Any]:
+        """Return the pool, opened; the first call fails at once, with the reason, if the server cannot be reached."""
+        pool = self._pool
+        if pool is None:
+            with self._lock:
+                pool = self._pool = self._pool or self._open()
+        return pool
+
+    def close(self) -> None:
+        """Close the pool if it is ours; the next use opens a new one."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None and pool is not self._given:
+            pool.close()
+
+    def _open(self) -> ConnectionPool[Any]:
+        if self._given is not None:
+            return self._opened(self._given)
+        self.connect().close()
+        pool: ConnectionPool[Any] = ConnectionPool(
+            self._target(),
+            kwargs=self._keywords(),
+            min_size=self._min_size,
+            max_size=max(self._min_size, self._max_size),
+            open=False,
+            check=refuse_stale,
+            reconnect_timeout=2 * self.connect_timeout,
+            name="graphile-worker-py",
+        )
+        pool.open()
+        return pool
+
+    def _opened(self, pool: ConnectionPool[Any]) -> ConnectionPool[Any]:
+        if os.getpid() != self._pid:
+            raise NotSupported(
+                "this ConnectionPool was made before a fork; give the Queue a conninfo, or make both after it"
+            )
+        if pool.closed:
+            pool.open()
+        return pool
+
+    def _target(self) -> str:
+        if self._conninfo is None:
+            return _checked_conninfo(os.environ.get("DATABASE_URL", ""))
+        return self._conninfo
+
+    def _keywords(self) -> dict[str, Any]:
+        keywords: dict[str, Any] = {"autocommit": True, "prepare_threshold": self._prepare_threshold}
+        named = libpq.conninfo_to_dict(self._target())
+        defaults = {
+            "connect_timeout": max(2, round(self.connect_timeout)),
+            "application_name": "graphile-worker-py",
+            "client_encoding": "utf8",
+        }
+        return keywords | {name: value for name, value in defaults.items() if name not in named}
+
+    def _forget_after_fork(self) -> None:
+        """Leave the parent's pool unclosed (its sockets are the parent's) and take a lock nobody holds."""
+        if self._pool is not None and self._pool is not self._given:
+            _inherited.append(self._pool)
+        self._pool = None
+        self._lock = threading.Lock()
+
+
+def own_connection(given: object) -> Connection:
+    """Return the psycopg connection behind what a caller passed as connection=; raise InvalidJobSpec for others."""
+    connection = getattr(given, "connection", None) if isinstance(given, psycopg.Cursor) else given
+    if not isinstance(connection, psycopg.Connection):
+        raise InvalidJobSpec(
+            f"connection: expected an open psycopg connection or cursor, got {type(given).__name__}; "
+            "an asynchronous one cannot be used from synchronous code"
+        )
+    if connection.closed:
+        raise InvalidJobSpec("connection: this one is closed; pass an open connection, or none")
+    return connection
+
+
+def missing(schema: str, error: psycopg.Error) -> SchemaMissing:
+    """Return the error that says how to install the schema."""
+    return SchemaMissing(
+        f"schema {schema!r} is not installed here, or not visible to this role: run queue.migrate() "
+        f"or graphile-worker-py migrate ({error.diag.message_primary})"
+    )
+
+
+def _checked_conninfo(text: str) -> str:
+    try:
+        libpq.conninfo_to_dict(text)
+    except psycopg.ProgrammingError:
+        hint = "; write postgresql:// without +driver" if "+" in text.split("://", 1)[0] else ""
+        raise InvalidConninfo(f"libpq cannot read this connection string or URL{hint}") from None
+    return text
+
+
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+_inherited: list[ConnectionPool[Any]] = []
+
+
+def _after_fork() -> None:
+    for database in list(_databases):
+        database._forget_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

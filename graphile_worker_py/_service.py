@@ -1,0 +1,85 @@
+"""Service: a named thread with one body, which everything that goes on in the background shares.
+
+A turn of work is one `step()`. It returns how many seconds to wait before the next one (None: until woken). wake()
+ends the wait, also when it comes during a step, so nothing is missed in between. A step that raises is logged and
+tried again after a capped, jittered back-off: a service ends only when it is stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+
+import psycopg
+
+logger = logging.getLogger(__name__)
+
+SHORTEST_BACKOFF = 0.1
+LONGEST_BACKOFF = 5.0
+
+
+class Service:
+    """A thread that repeats `step` until stopped. Subclasses write `step`, and `on_stop` if they must."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.stopping = threading.Event()
+        self._woken = threading.Event()
+        self._failures = 0
+        self._thread = threading.Thread(target=self._run, name=f"graphile-worker-py {name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; a service is started once."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Let the next step begin now."""
+        self._woken.set()
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Ask the thread to end after the step it is in, wait up to timeout seconds, and say whether it has."""
+        self.stopping.set()
+        self.wake()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def step(self) -> float | None:
+        """Do one turn of work; return the seconds to wait before the next, or None to wait until woken."""
+        raise NotImplementedError
+
+    def on_stop(self) -> None:
+        """Let go of what the thread held; called in the thread, last."""
+
+    def _run(self) -> None:
+        try:
+            while not self.stopping.is_set():
+                self._woken.wait(self._turn())
+                self._woken.clear()
+        finally:
+            self.on_stop()
+
+    def _turn(self) -> float | None:
+        try:
+            delay = self.step()
+        except Exception as error:
+            self._back_off(error)
+            return 0
+        self._failures = 0
+        return delay
+
+    def _back_off(self, error: Exception) -> None:
+        """Log the error (a traceback only where it is not the database's) and wait; only stop() cuts this short."""
+        self._failures += 1
+        limit = min(LONGEST_BACKOFF, SHORTEST_BACKOFF * 2 ** min(self._failures, 10))
+        delay = limit * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        expected = isinstance(error, psycopg.Error)
+        logger.warning(
+            "%s: %s; trying again in %.1f s", self.name, _first_line(error), delay, exc_info=None if expected else error
+        )
+        self.stopping.wait(delay)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n", 1)[0]

@@ -1,0 +1,241 @@
+"""Jobs as data: JobSpec (asked for), Job (held), JobInfo (listed), Outcome (what became of one).
+
+Everything here is checked at the door, so a bad job fails in the view that asks for it and never in the
+worker. Payloads travel as JSON text in both directions: what was stored is decoded only when somebody looks,
+and one payload that cannot be decoded harms nobody else's job.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta, timezone
+from functools import cached_property
+from typing import Any, Literal
+
+import attrs
+
+from graphile_worker_py import _payload
+from graphile_worker_py.errors import InvalidJobSpec
+
+JobKeyMode = Literal["replace", "preserve_run_at", "unsafe_dedupe"]
+JobState = Literal["ready", "scheduled", "running", "retrying", "failed"]
+
+JOB_KEY_MODES = ("replace", "preserve_run_at", "unsafe_dedupe")
+LAST_RUN_AT = datetime(9999, 1, 1, tzinfo=timezone.utc)
+
+
+def check_text(name: str, value: object, *, longest: int, shortest: int = 0) -> None:
+    """Refuse what is not a str of `shortest` to `longest` characters that PostgreSQL can store."""
+    if not isinstance(value, str):
+        raise InvalidJobSpec(f"{name}: expected a str, got {type(value).__name__}")
+    if not shortest <= len(value) <= longest:
+        raise InvalidJobSpec(f"{name}: expected {shortest} to {longest} characters, got {len(value)}")
+    problem = _payload.text_problem(value)
+    if problem:
+        raise InvalidJobSpec(f"{name}: {problem}; remove it")
+
+
+def check_integer(name: str, value: object, *, lowest: int, highest: int) -> None:
+    """Refuse what is not an int (a bool is not one here) from `lowest` to `highest`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidJobSpec(f"{name}: expected an int, got {type(value).__name__}")
+    if not lowest <= value <= highest:
+        raise InvalidJobSpec(f"{name}: expected {lowest} to {highest}, got {value}")
+
+
+def check_run_at(value: object) -> None:
+    """Refuse what is neither an aware datetime nor a timedelta, or lies beyond the year 9998."""
+    if isinstance(value, timedelta):
+        if value > LAST_RUN_AT - datetime.now(timezone.utc):
+            raise InvalidJobSpec("run_at: that timedelta ends after the year 9998; use a shorter one")
+        if value < timedelta(days=-365_000):
+            raise InvalidJobSpec("run_at: that timedelta reaches back before the year 1024; use a shorter one")
+    elif isinstance(value, datetime):
+        if value.utcoffset() is None:
+            raise InvalidJobSpec(
+                "run_at: a naive datetime could mean any time zone; use an aware one, such as datetime.now(timezone.utc)"
+            )
+        if value.year >= LAST_RUN_AT.year:
+            raise InvalidJobSpec("run_at: expected a datetime before the year 9999")
+    else:
+        raise InvalidJobSpec(f"run_at: expected an aware datetime or a timedelta, got {type(value).__name__}")
+
+
+def check_job_key_mode(mode: object, job_key: str | None) -> None:
+    """Refuse an unknown mode, and a mode where there is no key to apply it to."""
+    if mode is None:
+        return
+    if mode not in JOB_KEY_MODES:
+        raise InvalidJobSpec(f"job_key_mode: expected one of {', '.join(JOB_KEY_MODES)}, got {mode!r:.60}")
+    if job_key is None:
+        raise InvalidJobSpec("job_key_mode: has no meaning without a job_key; give both, or neither")
+
+
+def _flags(value: Iterable[str] | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise InvalidJobSpec(f"flags: expected an iterable of str, got {type(value).__name__}; put it in a list")
+    flags = tuple(value)
+    for flag in flags:
+        check_text("flags", flag, longest=10_000)
+    return flags or None
+
+
+def _names(flags: Iterable[str] | None) -> tuple[str, ...]:
+    return tuple(flags) if flags else ()
+
+
+@attrs.frozen
+class JobSpec:
+    """Describe a job to add; every argument means what it means for `Queue.add_job`, and is checked here.
+
+    Raises InvalidJobSpec. Limits are the table's own: identifier and queue_name up to 128 characters, job_key
+    1 to 512, priority -32768 to 32767 (smaller runs first), max_attempts 1 to 32767 (default 25).
+    `raw_payload` is the payload as JSON text, fixed when the spec is made.
+    """
+
+    identifier: str
+    payload: Any = attrs.field(default=None, repr=False, eq=False)
+    queue_name: str | None = attrs.field(default=None, kw_only=True)
+    run_at: datetime | timedelta | None = attrs.field(default=None, kw_only=True)
+    priority: int | None = attrs.field(default=None, kw_only=True)
+    max_attempts: int | None = attrs.field(default=None, kw_only=True)
+    job_key: str | None = attrs.field(default=None, kw_only=True)
+    flags: tuple[str, ...] | None = attrs.field(default=None, kw_only=True, converter=_flags)
+    raw_payload: str | None = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        check_text("identifier", self.identifier, shortest=1, longest=128)
+        if self.queue_name is not None:
+            check_text("queue_name", self.queue_name, longest=128)
+        if self.job_key is not None:
+            check_text("job_key", self.job_key, shortest=1, longest=512)
+        if self.priority is not None:
+            check_integer("priority", self.priority, lowest=-32768, highest=32767)
+        if self.max_attempts is not None:
+            check_integer("max_attempts", self.max_attempts, lowest=1, highest=32767)
+        if self.run_at is not None:
+            check_run_at(self.run_at)
+        raw = None if self.payload is None else _payload.encode(self.payload)
+        object.__setattr__(self, "raw_payload", raw)
+
+
+@attrs.frozen
+class Job:
+    """A job as the database holds it: the columns of the shared table, with the names of its task and queue.
+
+    `payload` is decoded from `raw_payload` (JSON text) when first read and raises ValueError or RecursionError
+    where Python cannot; times are aware datetimes; `flags` is a tuple of names. `attempts` counts the one
+    under way.
+    """
+
+    task_identifier: str
+    queue_name: str | None
+    id: int
+    job_queue_id: int | None = attrs.field(repr=False)
+    raw_payload: str = attrs.field(repr=False)
+    priority: int
+    run_at: datetime
+    attempts: int
+    max_attempts: int
+    last_error: str | None = attrs.field(repr=False)
+    created_at: datetime = attrs.field(repr=False)
+    updated_at: datetime = attrs.field(repr=False)
+    key: str | None
+    locked_at: datetime | None = attrs.field(repr=False)
+    locked_by: str | None = attrs.field(repr=False)
+    revision: int
+    flags: tuple[str, ...] = attrs.field(converter=_names)
+
+    @cached_property
+    def payload(self) -> Any:
+        """Return the payload as Python data; the same object each time."""
+        return json.loads(self.raw_payload)
+
+
+@attrs.frozen
+class JobInfo:
+    """A row of the list of jobs: all of Job but the payload, and the state the database's clock gives it.
+
+    States: ready, scheduled (waits for run_at, not tried yet), running (locked), retrying (waits after a
+    failure), failed (no attempts left).
+    """
+
+    id: int
+    task_identifier: str
+    queue_name: str | None
+    state: JobState
+    priority: int
+    run_at: datetime
+    attempts: int
+    max_attempts: int
+    last_error: str | None = attrs.field(repr=False)
+    created_at: datetime
+    updated_at: datetime
+    key: str | None
+    locked_at: datetime | None
+    locked_by: str | None
+    revision: int
+    flags: tuple[str, ...] = attrs.field(converter=_names)
+
+
+@attrs.frozen
+class Page:
+    """Some of the jobs, in the order of their ids; `next` is what to pass as `after` for more, None at the end."""
+
+    items: list[JobInfo]
+    next: int | None
+
+    def __iter__(self) -> Iterator[JobInfo]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@attrs.frozen
+class TaskStats:
+    """How many jobs of one task are in each state; `oldest_ready` is the age in seconds of the one that waits longest."""
+
+    identifier: str
+    ready: int
+    scheduled: int
+    running: int
+    retrying: int
+    failed: int
+    oldest_ready: float | None
+
+
+@attrs.frozen
+class RunSummary:
+    """What a run came to: jobs completed, failures that will be tried again, jobs failed for good."""
+
+    completed: int
+    retrying: int
+    failed: int
+
+
+class Kind(enum.Enum):
+    """What became of an attempt."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+@attrs.frozen
+class Outcome:
+    """What became of one claimed job, ready to be written; `duration` is in seconds.
+
+    `error` is the text for last_error; `exception` what was raised, for subscribers; `remaining` the items of a batch
+    that failed, None where the payload stays as it is.
+    """
+
+    job: Job
+    kind: Kind
+    duration: float = 0.0
+    error: str | None = None
+    exception: BaseException | None = None
+    remaining: list[Any] | None = None

@@ -1,0 +1,359 @@
+"""Queue: add jobs, administer them, install the schema, start workers. No SQL is decided here.
+
+Everything defers to the shared SQL functions. The one import that goes up, to the worker, is made when run_worker
+or run_once is called: the façade offers the whole job in one place, and a web process that only adds jobs never
+loads the worker.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Literal, TypeAlias, get_args
+
+import attrs
+from psycopg.pq import TransactionStatus
+from psycopg_pool import ConnectionPool
+
+from graphile_worker_py import migrate as migrations
+from graphile_worker_py._adding import add_chunk, add_one, chunks, moment
+from graphile_worker_py._database import DEFAULT_SCHEMA, Database
+from graphile_worker_py.events import Events
+from graphile_worker_py.jobs import (
+    Job,
+    JobInfo,
+    JobKeyMode,
+    JobSpec,
+    JobState,
+    Page,
+    RunSummary,
+    TaskStats,
+    check_integer,
+    check_job_key_mode,
+    check_run_at,
+    check_text,
+)
+from graphile_worker_py.tasks import Tasks
+
+FlagSource: TypeAlias = Iterable[str] | Callable[[], Iterable[str] | None] | None
+CleanupTask = Literal["GC_TASK_IDENTIFIERS", "GC_JOB_QUEUES", "DELETE_PERMAFAILED_JOBS"]
+
+# In the order they run: jobs first, so that the names only they used can go as well.
+CLEANUP_STATEMENTS = {
+    "DELETE_PERMAFAILED_JOBS": "delete_permafailed_jobs",
+    "GC_TASK_IDENTIFIERS": "gc_task_identifiers",
+    "GC_JOB_QUEUES": "gc_job_queues",
+}
+
+
+class Queue:
+    """The jobs of one schema in one database, and the tasks this process works on.
+
+    database: a conninfo or URL, a psycopg_pool.ConnectionPool, or None for DATABASE_URL, else libpq's PG* variables,
+    read on first use. schema: None reads GRAPHILE_WORKER_SCHEMA, else graphile_worker. max_size: connections of the
+    pool, which opens on first use. connect_timeout: seconds to wait for a connection. prepared_statements: off for a
+    pooler that cannot keep them. Safe in threads; after a fork the child opens a pool of its own.
+    Raises InvalidSchemaName, InvalidConninfo; every method may raise SchemaMissing and psycopg's errors.
+    """
+
+    def __init__(
+        self,
+        database: str | ConnectionPool[Any] | None = None,
+        *,
+        schema: str | None = None,
+        min_size: int = 1,
+        max_size: int = 10,
+        connect_timeout: float = 5.0,
+        prepared_statements: bool = True,
+    ) -> None:
+        self._options = {
+            "min_size": min_size,
+            "max_size": max_size,
+            "connect_timeout": connect_timeout,
+            "prepared_statements": prepared_statements,
+        }
+        self.tasks = Tasks()
+        self.tasks.bind(self.add_job)
+        self.task = self.tasks.task
+        self.events = Events()
+        self.database = self._connected_to(
+            database, schema or os.environ.get("GRAPHILE_WORKER_SCHEMA") or DEFAULT_SCHEMA
+        )
+
+    def __enter__(self) -> Queue:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Queue schema={self.schema!r} tasks={len(self.tasks)}>"
+
+    @property
+    def schema(self) -> str:
+        """Return the name of the schema."""
+        return self.database.schema
+
+    def point_at(self, database: str | ConnectionPool[Any] | None, *, schema: str | None = None) -> None:
+        """Move this queue to another database (None: as the environment says), its tasks and handles with it."""
+        self.database.close()
+        self.database = self._connected_to(database, schema or self.schema)
+
+    def close(self) -> None:
+        """Close the pool, unless it was given; the next use opens a new one."""
+        self.database.close()
+
+    def migrate(self) -> list[int]:
+        """Install the schema or bring it up to date; return the numbers of the migrations that were applied.
+
+        Raises SchemaTooOld, SchemaTooNew, NotSupported. Many at once, Node's included, do no harm.
+        """
+        return migrations.migrate(self.database)
+
+    def include(self, tasks: Tasks) -> None:
+        """Work on the tasks of a library's registry too. Raises DuplicateTask."""
+        self.tasks.include(tasks)
+        tasks.bind(self.add_job)
+
+    def add_job(
+        self,
+        identifier: str,
+        payload: Any = None,
+        *,
+        queue_name: str | None = None,
+        run_at: datetime | timedelta | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        job_key: str | None = None,
+        job_key_mode: JobKeyMode | None = None,
+        flags: Iterable[str] | None = None,
+        connection: object = None,
+    ) -> Job:
+        """Add one job and return it as stored; the arguments are described at AddJob.
+
+        With a job_key that waits already, the stored job is the old one, changed as job_key_mode says. Raises
+        InvalidJobSpec before anything is sent.
+        """
+        spec = JobSpec(
+            identifier,
+            payload,
+            queue_name=queue_name,
+            run_at=run_at,
+            priority=priority,
+            max_attempts=max_attempts,
+            job_key=job_key,
+            flags=flags,
+        )
+        check_job_key_mode(job_key_mode, job_key)
+        with self.database.connection(connection) as conn:
+            return add_one(self.database, conn, self._with_defaults(spec), job_key_mode)
+
+    def add_jobs(
+        self,
+        specs: Iterable[JobSpec],
+        *,
+        job_key_preserve_run_at: bool = False,
+        connection: object = None,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> list[Job]:
+        """Add many jobs in one transaction and return them in the order given: all of them, or none.
+
+        specs may be a generator: it is read in chunks. Two specs of one key behave as if added one after the other.
+        on_progress is called with how many were added so far. job_key_preserve_run_at: keyed jobs that wait, untried,
+        keep their run_at. Raises InvalidJobSpec.
+        """
+        jobs: list[Job] = []
+        with self.database.connection(connection) as conn, ExitStack() as stack:
+            if conn.autocommit and conn.info.transaction_status == TransactionStatus.IDLE:
+                stack.enter_context(conn.transaction())
+            for chunk in chunks(map(self._with_defaults, specs)):
+                jobs += add_chunk(self.database, conn, chunk, preserve_run_at=job_key_preserve_run_at)
+                if on_progress is not None:
+                    on_progress(len(jobs))
+        return jobs
+
+    def remove_job(self, job_key: str, *, connection: object = None) -> Job | None:
+        """Delete the job of a key and return it; None where no job has the key.
+
+        A job that is running loses its key and its further attempts instead, and is returned as it then is.
+        """
+        check_text("job_key", job_key, longest=512)
+        rows = self.database.run("remove_job", {"job_key": job_key}, connection=connection)
+        return Job(*rows[0]) if rows else None
+
+    def complete_jobs(self, ids: Iterable[int], *, connection: object = None) -> list[Job]:
+        """Delete jobs as if they were done, but for those running (locked within four hours); return the deleted."""
+        return self._administer("complete_jobs", ids, connection)
+
+    def permanently_fail_jobs(
+        self, ids: Iterable[int], reason: str | None = None, *, connection: object = None
+    ) -> list[Job]:
+        """Use up all attempts of jobs that are not running, with a reason for last_error; return the changed ones."""
+        if reason is not None:
+            check_text("reason", reason, longest=1_000_000)
+        return self._administer("permanently_fail_jobs", ids, connection, reason=reason)
+
+    def reschedule_jobs(
+        self,
+        ids: Iterable[int],
+        *,
+        run_at: datetime | timedelta | None = None,
+        priority: int | None = None,
+        attempts: int | None = None,
+        max_attempts: int | None = None,
+        connection: object = None,
+    ) -> list[Job]:
+        """Change jobs that are not running; what is None stays. Returns the changed ones. attempts=0 starts anew."""
+        if run_at is not None:
+            check_run_at(run_at)
+        for name, value, lowest in (
+            ("priority", priority, -32768),
+            ("attempts", attempts, 0),
+            ("max_attempts", max_attempts, 1),
+        ):
+            if value is not None:
+                check_integer(name, value, lowest=lowest, highest=32767)
+        changes = {"priority": priority, "attempts": attempts, "max_attempts": max_attempts}
+        return self._administer("reschedule_jobs", ids, connection, **moment(run_at), **changes)
+
+    def force_unlock_workers(self, ids: Iterable[str], *, connection: object = None) -> None:
+        """Free all jobs and queues these workers hold, without asking whether they live: make sure they are dead."""
+        ids = list(ids) if not isinstance(ids, str) else [ids]
+        for worker_id in ids:
+            check_text("ids", worker_id, longest=10_000)
+        self.database.run("force_unlock_workers", {"ids": ids}, connection=connection)
+
+    def cleanup(
+        self, tasks: Iterable[CleanupTask] = ("GC_JOB_QUEUES",), *, keep_tasks: Iterable[str] = ()
+    ) -> dict[CleanupTask, int]:
+        """Delete what is of no more use and return how many rows of each.
+
+        DELETE_PERMAFAILED_JOBS: jobs without attempts left. GC_JOB_QUEUES: queues without jobs. GC_TASK_IDENTIFIERS:
+        task names without jobs, but for this queue's tasks and keep_tasks; not while Node workers run, which remember
+        the ids. Waits at most two seconds for transactions that are adding jobs, then raises psycopg's LockNotAvailable.
+        """
+        chosen = set(tasks)
+        if not chosen <= CLEANUP_STATEMENTS.keys():
+            raise ValueError(f"cleanup takes {', '.join(CLEANUP_STATEMENTS)}, got {sorted(map(str, chosen))}")
+        keep = {"keep": [*self.tasks.identifiers(), *keep_tasks]}
+        with self.database.connection() as conn, conn.transaction():
+            self.database.run_on(conn, "limit_lock_wait")
+            self.database.run_on(conn, "lock_jobs")
+            return {
+                name: self.database.run_on(conn, statement, keep)[0][0]
+                for name, statement in CLEANUP_STATEMENTS.items()
+                if name in chosen
+            }
+
+    def jobs(
+        self,
+        *,
+        state: JobState | None = None,
+        task: str | None = None,
+        queue_name: str | None = None,
+        job_key: str | None = None,
+        limit: int = 100,
+        after: int = 0,
+    ) -> Page:
+        """Return up to `limit` (1 to 10,000) jobs in the order of their ids, after the id `after`, without payloads."""
+        if state is not None and state not in get_args(JobState):
+            raise ValueError(f"state: expected ready, scheduled, running, retrying or failed, got {state!r}")
+        check_integer("limit", limit, lowest=1, highest=10_000)
+        filters = {"state": state, "task": task, "queue_name": queue_name, "job_key": job_key, "after": after}
+        rows = self.database.run("list_jobs", {**filters, "limit": limit + 1})
+        items = [JobInfo(*row) for row in rows[:limit]]
+        return Page(items, items[-1].id if len(rows) > limit else None)
+
+    def job(self, id: int) -> Job | None:
+        """Return the job of that id with its payload, or None: a job that is done has no row."""
+        rows = self.database.run("job", {"id": id})
+        return Job(*rows[0]) if rows else None
+
+    def stats(self) -> list[TaskStats]:
+        """Return how many jobs of each task are ready, scheduled, running, retrying and failed; reads every job's row."""
+        return [TaskStats(*row) for row in self.database.run("stats")]
+
+    def run_worker(
+        self,
+        concurrency: int = 8,
+        *,
+        poll_interval: float = 2.0,
+        grace: float = 30.0,
+        helper_threads: int | None = None,
+        forbidden_flags: FlagSource = None,
+    ) -> list[Job]:
+        """Work until SIGTERM or SIGINT; the arguments, and what is returned, are those of WorkerPool and its run()."""
+        from graphile_worker_py.worker.pool import WorkerPool
+
+        return WorkerPool(
+            self,
+            concurrency,
+            poll_interval=poll_interval,
+            grace=grace,
+            helper_threads=helper_threads,
+            forbidden_flags=forbidden_flags,
+        ).run()
+
+    def run_once(
+        self, concurrency: int = 8, *, helper_threads: int | None = None, forbidden_flags: FlagSource = None
+    ) -> RunSummary:
+        """Run what is ready now, and what that makes ready, and return a summary; later jobs are not waited for."""
+        from graphile_worker_py.worker.pool import WorkerPool
+
+        return WorkerPool(self, concurrency, helper_threads=helper_threads, forbidden_flags=forbidden_flags).run_once()
+
+    def _with_defaults(self, spec: JobSpec) -> JobSpec:
+        task = self.tasks.get(spec.identifier) if isinstance(spec, JobSpec) else None
+        if task is None or not task.defaults:
+            return spec
+        missing = {name: value for name, value in task.defaults.items() if getattr(spec, name) is None}
+        return attrs.evolve(spec, **missing) if missing else spec
+
+    def _administer(self, statement: str, ids: Iterable[int], connection: object, **changes: Any) -> list[Job]:
+        ids = list(ids)
+        for id in ids:
+            check_integer("ids", id, lowest=-(2**63), highest=2**63 - 1)
+        rows = self.database.run(statement, {"ids": ids, **changes}, connection=connection)
+        return [Job(*row) for row in rows]
+
+    def _connected_to(self, database: str | ConnectionPool[Any] | None, schema: str) -> Database:
+        return Database(database, schema=schema, **self._options)  # type: ignore[arg-type]
+
+
+def quick_add_job(
+    conninfo: str | None,
+    identifier: str,
+    payload: Any = None,
+    *,
+    schema: str | None = None,
+    queue_name: str | None = None,
+    run_at: datetime | timedelta | None = None,
+    priority: int | None = None,
+    max_attempts: int | None = None,
+    job_key: str | None = None,
+    job_key_mode: JobKeyMode | None = None,
+    flags: Iterable[str] | None = None,
+) -> Job:
+    """Add one job over a connection opened for it and closed again; as `Queue.add_job` otherwise.
+
+    For a script that adds a job or two. Not for loops: each call connects anew; make a Queue for that.
+    """
+    queue = Queue(conninfo, schema=schema)
+    with queue.database.connect() as connection:
+        return queue.add_job(
+            identifier,
+            payload,
+            queue_name=queue_name,
+            run_at=run_at,
+            priority=priority,
+            max_attempts=max_attempts,
+            job_key=job_key,
+            job_key_mode=job_key_mode,
+            flags=flags,
+            connection=connection,
+        )

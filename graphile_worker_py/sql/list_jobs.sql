@@ -1,0 +1,23 @@
+-- A page of jobs in the order of their ids, each with the state the database's clock gives it; payloads stay behind.
+select s.id, s.task_identifier, s.queue_name, s.state, s.priority,
+    least(greatest(s.run_at, '0001-01-02 00:00+00'), '9999-12-30 00:00+00') as run_at,
+    s.attempts, s.max_attempts, s.last_error, s.created_at, s.updated_at, s.key, s.locked_at, s.locked_by, s.revision,
+    case when s.flags is not null then array(select jsonb_object_keys(s.flags)) end as flags
+from (
+    select j.*,
+        case
+            when j.locked_at is not null then 'running'
+            when j.attempts >= j.max_attempts then 'failed'
+            when j.run_at <= now() then 'ready'
+            when j.attempts > 0 then 'retrying'
+            else 'scheduled'
+        end as state
+    from {schema}.jobs as j
+) as s
+where s.id > %(after)s::bigint
+    and (%(state)s::text is null or s.state = %(state)s::text)
+    and (%(task)s::text is null or s.task_identifier = %(task)s::text)
+    and (%(queue_name)s::text is null or s.queue_name = %(queue_name)s::text)
+    and (%(job_key)s::text is null or s.key = %(job_key)s::text)
+order by s.id
+limit %(limit)s::integer

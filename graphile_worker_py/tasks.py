@@ -1,0 +1,253 @@
+"""Task and Tasks: the names this process can work on, and the functions that do it.
+
+What could not work is refused where the handler is written: coroutines, generators, functions that take neither
+a payload nor a payload and a context, and a second handler for a name.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from graphile_worker_py.errors import DuplicateTask, InvalidHandler, UnknownTask
+from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class AddJob(Protocol):
+    """The one signature of add_job, on Queue and on the handler's context; a Task leaves the identifier out.
+
+    identifier: 1 to 128 characters. payload: what JSON can carry (None is stored as `{}`); a list makes a batch job.
+    queue_name: jobs of one name run one at a time, in order. run_at: an aware datetime, or a timedelta from the
+    database's now. priority: smaller first. max_attempts: default 25. job_key: 1 to 512 characters; a second add
+    replaces the waiting job, in the way of job_key_mode. flags: names a worker can be told to leave alone.
+    connection: the caller's own open connection or cursor; the job is then part of its transaction.
+    Raises InvalidJobSpec, SchemaMissing, and psycopg's own errors.
+    """
+
+    def __call__(
+        self,
+        identifier: str,
+        payload: Any = None,
+        *,
+        queue_name: str | None = None,
+        run_at: datetime | timedelta | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        job_key: str | None = None,
+        job_key_mode: JobKeyMode | None = None,
+        flags: Iterable[str] | None = None,
+        connection: object = None,
+    ) -> Job:
+        """Add one job and return it as stored."""
+        ...
+
+
+class Task(Generic[P, R]):
+    """A handler under its identifier: still a plain function when called, and a way to add its jobs.
+
+    `defaults` are the add_job options given at registration; they hold wherever a job of this task is added by a
+    process that has it registered. `wants_context` says whether the handler takes a second argument.
+    """
+
+    def __init__(self, handler: Callable[P, R], identifier: str | None = None, **defaults: Any) -> None:
+        self.wants_context = _wants_context(handler)
+        self.handler = handler
+        name = identifier if identifier is not None else getattr(handler, "__name__", None)
+        if name is None or name == "<lambda>":
+            raise InvalidHandler("this handler has no name of its own: give the task an identifier")
+        spec = JobSpec(name, **defaults)  # checks the name and every default here and now
+        self.identifier = spec.identifier
+        self.defaults = {key: getattr(spec, key) for key, value in defaults.items() if value is not None}
+        self._add_job: AddJob | None = None
+        functools.update_wrapper(self, handler)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the handler itself, as a test would."""
+        return self.handler(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.identifier!r}>"
+
+    def bind(self, add_job: AddJob) -> None:
+        """Let add_job of this handle go to that queue; the first queue that takes a task keeps it."""
+        self._add_job = self._add_job or add_job
+
+    def add_job(
+        self,
+        payload: Any = None,
+        *,
+        queue_name: str | None = None,
+        run_at: datetime | timedelta | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        job_key: str | None = None,
+        job_key_mode: JobKeyMode | None = None,
+        flags: Iterable[str] | None = None,
+        connection: object = None,
+    ) -> Job:
+        """Add a job for this task and return it as stored; the arguments are those of `Queue.add_job`."""
+        if self._add_job is None:
+            raise UnknownTask(f"task {self.identifier!r} belongs to no queue yet: call queue.include(tasks) first")
+        return self._add_job(
+            self.identifier,
+            payload,
+            queue_name=queue_name,
+            run_at=run_at,
+            priority=priority,
+            max_attempts=max_attempts,
+            job_key=job_key,
+            job_key_mode=job_key_mode,
+            flags=flags,
+            connection=connection,
+        )
+
+
+class Tasks:
+    """A registry of tasks: `@tasks.task` fills it, `queue.include(tasks)` makes a queue work on them.
+
+    What is registered after it was included is included too, so the order of imports does not matter.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task[Any, Any]] = {}
+        self._included_by: list[Tasks] = []
+        self._add_job: AddJob | None = None
+
+    @overload
+    def task(self, handler: Callable[P, R], /) -> Task[P, R]: ...
+
+    @overload
+    def task(
+        self,
+        identifier: str | None = None,
+        /,
+        *,
+        queue_name: str | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        flags: Iterable[str] | None = None,
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+    def task(
+        self,
+        handler: Callable[..., Any] | str | None = None,
+        /,
+        *,
+        queue_name: str | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        flags: Iterable[str] | None = None,
+    ) -> Any:
+        """Register a function as the handler of a task: `@task`, or `@task("name", max_attempts=5)`.
+
+        The identifier is the function's name unless given. The options become the defaults of its jobs. Raises
+        InvalidHandler, DuplicateTask, InvalidJobSpec.
+        """
+        if handler is not None and not isinstance(handler, str):
+            return self._register(Task(handler))
+
+        def register(function: Callable[P, R]) -> Task[P, R]:
+            options = {"queue_name": queue_name, "priority": priority, "max_attempts": max_attempts, "flags": flags}
+            return self._register(Task(function, handler, **options))
+
+        return register
+
+    def include(self, other: Tasks) -> None:
+        """Work on the tasks of another registry too, those it has and those it will have. Raises DuplicateTask."""
+        for task in other:
+            self._check(task)
+        other._included_by.append(self)
+        for task in other:
+            self._register(task)
+
+    def bind(self, add_job: AddJob) -> None:
+        """Let the handles of this registry add their jobs to that queue."""
+        self._add_job = add_job
+        for task in self:
+            task.bind(add_job)
+
+    def __getitem__(self, identifier: str) -> Task[Any, Any]:
+        try:
+            return self._tasks[identifier]
+        except KeyError:
+            raise UnknownTask(f"no task {identifier!r} is registered: decorate its handler with @queue.task") from None
+
+    def get(self, identifier: str) -> Task[Any, Any] | None:
+        """Return the task of that identifier, or None."""
+        return self._tasks.get(identifier)
+
+    def __iter__(self) -> Iterator[Task[Any, Any]]:
+        return iter(list(self._tasks.values()))
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def identifiers(self) -> list[str]:
+        """Return the identifiers this registry has handlers for."""
+        return list(self._tasks)
+
+    def _register(self, task: Task[P, R]) -> Task[P, R]:
+        self._check(task)
+        self._tasks[task.identifier] = task
+        if self._add_job is not None:
+            task.bind(self._add_job)
+        for registry in self._included_by:
+            if registry.get(task.identifier) is not task:
+                registry._register(task)
+        return task
+
+    def _check(self, task: Task[Any, Any]) -> None:
+        for registry in (self, *self._included_by):
+            if registry._tasks.get(task.identifier, task) is not task:
+                raise DuplicateTask(
+                    f"task {task.identifier!r} has a handler already: give one of them another identifier"
+                )
+
+
+def _wants_context(handler: object) -> bool:
+    """Say whether a handler takes (payload, context) rather than (payload); raise InvalidHandler if neither.
+
+    A second parameter is the context if it must be given, or if it is called ctx or context.
+    """
+    if not callable(handler):
+        raise InvalidHandler(f"a task needs a function, got {type(handler).__name__}")
+    name = getattr(handler, "__qualname__", repr(handler))
+    _refuse_lazy_functions(handler, name)
+    try:
+        parameters = list(inspect.signature(handler).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [p for p in positional if p.default is p.empty]
+    if positional and positional[0].name == "self":
+        raise InvalidHandler(
+            f"{name} is a method of a class: make it a function, or register the method of an instance"
+        )
+    if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters) or len(required) > 2:
+        raise InvalidHandler(f"{name} asks for more than a payload and a context: a handler is called with these two")
+    if not positional and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        raise InvalidHandler(
+            f"{name} takes no argument: a handler is called with the payload, write def {name}(payload)"
+        )
+    return len(required) == 2 or (len(positional) > 1 and positional[1].name in ("ctx", "context"))
+
+
+def _refuse_lazy_functions(handler: Any, name: str) -> None:
+    """Refuse what would return at once without having done anything."""
+    inner = inspect.unwrap(handler)
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    for function in (inner, getattr(inner, "__call__", None)):
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidHandler(
+                f"{name} is an async def: handlers run in threads, so write a plain def, "
+                "and call asyncio.run(...) in it if you must"
+            )
+        if inspect.isgeneratorfunction(function):
+            raise InvalidHandler(f"{name} is a generator: calling it would run nothing, so replace its yield")

@@ -1,0 +1,1 @@
+"""The worker: one room per concern; `pool` puts them together."""

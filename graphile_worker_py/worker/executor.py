@@ -1,0 +1,217 @@
+"""A job becomes an outcome: the handler is called, its batch settled, what it raised put into words.
+
+Nothing here touches the database. Anything a handler raises is its own failure, SystemExit and KeyboardInterrupt
+included: a crew thread never dies of it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from graphile_worker_py.errors import BatchResultMismatch, InvalidHandler
+from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, Kind, Outcome
+from graphile_worker_py.queue import Queue
+from graphile_worker_py.tasks import Task
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+LONGEST_ERROR = 16_000  # characters of last_error; the table is scanned on every claim and should stay small
+
+
+class Helpers:
+    """A bounded pool of threads that handlers may share work out to; its threads start on first use.
+
+    Work submitted from within the pool runs at once in the same thread: a helper that waited for another helper
+    could otherwise wait for ever once all are taken.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+        self._here = threading.local()
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Run function(*args, **kwargs) in a helper thread, in a copy of the caller's context variables."""
+        call = contextvars.copy_context().run
+        if getattr(self._here, "helping", False):
+            return _call_now(call, function, *args, **kwargs)
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(self._size, "graphile-worker-py helper", self._mark)
+            return self._executor.submit(call, function, *args, **kwargs)
+
+    def close(self) -> None:
+        """Drop what has not begun and wait for what has."""
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    def _mark(self) -> None:
+        self._here.helping = True
+
+
+def _call_now(call: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
+    future: Future[T] = Future()
+    try:
+        future.set_result(call(*args, **kwargs))
+    except BaseException as error:
+        future.set_exception(error)
+    return future
+
+
+class JobContext:
+    """What a handler may ask for beside its payload.
+
+    `job`: the job, with its attempt counted. `queue`: the Queue it came from. `logger`: a logger whose records carry
+    job_id, task_identifier and attempts. `cancelled`: an event that is set when the worker wants its threads back.
+    """
+
+    def __init__(self, job: Job, queue: Queue, *, cancelled: threading.Event, helpers: Helpers) -> None:
+        self.job = job
+        self.queue = queue
+        self.cancelled = cancelled
+        self._helpers = helpers
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """Return a logger named after the task."""
+        job = self.job
+        extra = {"job_id": job.id, "task_identifier": job.task_identifier, "attempts": job.attempts}
+        return logging.LoggerAdapter(logging.getLogger(f"graphile_worker_py.task.{job.task_identifier}"), extra)
+
+    def add_job(
+        self,
+        identifier: str,
+        payload: Any = None,
+        *,
+        queue_name: str | None = None,
+        run_at: datetime | timedelta | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        job_key: str | None = None,
+        job_key_mode: JobKeyMode | None = None,
+        flags: Iterable[str] | None = None,
+        connection: object = None,
+    ) -> Job:
+        """Add a job to the queue this one came from; see `Queue.add_job`."""
+        return self.queue.add_job(
+            identifier,
+            payload,
+            queue_name=queue_name,
+            run_at=run_at,
+            priority=priority,
+            max_attempts=max_attempts,
+            job_key=job_key,
+            job_key_mode=job_key_mode,
+            flags=flags,
+            connection=connection,
+        )
+
+    def add_jobs(self, specs: Iterable[JobSpec], *, connection: object = None) -> list[Job]:
+        """Add many jobs to the queue this one came from; see `Queue.add_jobs`."""
+        return self.queue.add_jobs(specs, connection=connection)
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Run function(*args, **kwargs) on the pool's helper threads and return its future."""
+        return self._helpers.submit(function, *args, **kwargs)
+
+    def map(self, function: Callable[[U], T], items: Iterable[U]) -> list[Future[T]]:
+        """Run function on every item on the helper threads: `return ctx.map(deliver, payload)` settles a batch."""
+        return [self.submit(function, item) for item in items]
+
+
+class _PartialFailure(Exception):
+    """Some items of a batch failed: `remaining` is what the next attempt gets."""
+
+    def __init__(self, text: str, remaining: list[Any], first: BaseException) -> None:
+        super().__init__(text)
+        self.text = text
+        self.remaining = remaining
+        self.first = first
+
+
+def execute(task: Task[Any, Any], job: Job, context: Callable[[Job], JobContext]) -> Outcome:
+    """Call the task's handler for a job and return what became of it; never raises."""
+    began = time.perf_counter()
+    try:
+        payload = job.payload
+        result = task.handler(payload, context(job)) if task.wants_context else task.handler(payload)
+        if result is not None:
+            _settle(payload, result)
+        return Outcome(job, Kind.COMPLETED, time.perf_counter() - began)
+    except _PartialFailure as partial:
+        return Outcome(job, Kind.FAILED, time.perf_counter() - began, partial.text, partial.first, partial.remaining)
+    except BaseException as error:
+        return Outcome(job, Kind.FAILED, time.perf_counter() - began, describe(error), error)
+
+
+def _settle(payload: object, result: object) -> None:
+    """Wait for the futures a handler returned; raise what failed, with what remains of a batch."""
+    if isinstance(result, Future):
+        result.result()
+    elif inspect.isawaitable(result):
+        getattr(result, "close", lambda: None)()
+        raise InvalidHandler("the handler returned a coroutine, which nobody awaits: call asyncio.run(...) in it")
+    elif isinstance(payload, list) and isinstance(result, (list, tuple)):
+        if len(result) != len(payload):
+            raise BatchResultMismatch(
+                f"the handler returned {len(result)} results for {len(payload)} items: return one for each, or None"
+            )
+        errors = {index: error for index, entry in enumerate(result) if (error := _item_error(entry)) is not None}
+        if errors:
+            first = next(iter(errors.values()))
+            raise _PartialFailure(_joined(errors, len(payload)), [payload[index] for index in errors], first)
+
+
+def _item_error(entry: object) -> BaseException | None:
+    if isinstance(entry, Future):
+        try:
+            return entry.exception()
+        except BaseException as error:  # a cancelled future raises instead of telling
+            return error
+    return entry if isinstance(entry, BaseException) else None
+
+
+def _joined(errors: dict[int, BaseException], items: int) -> str:
+    """Join the errors of a batch, each with its item's position, in the room of one."""
+    parts = [f"Batch failures: {len(errors)} of {items} items"]
+    room = max(200, LONGEST_ERROR // len(errors))
+    for index, error in errors.items():
+        parts.append(f"[{index}] {describe(error, longest=room)}")
+        if sum(map(len, parts)) > LONGEST_ERROR:
+            break
+    return shorten("\n\n".join(parts))
+
+
+def describe(error: BaseException, *, longest: int = LONGEST_ERROR) -> str:
+    """Put an exception into words for last_error: its message first, then its traceback, at most `longest` characters."""
+    try:
+        own = error.__traceback__
+        while own is not None and own.tb_frame.f_code.co_filename == __file__:
+            own = own.tb_next  # our own frames say nothing about the handler
+        message = "".join(traceback.format_exception_only(type(error), error)).strip()
+        lines = "".join(traceback.format_exception(type(error), error, own))
+        text = f"{shorten(message, longest // 2)}\n\n{lines}" if own is not None else message
+    except BaseException:  # an exception whose own methods raise
+        text = f"{type(error).__name__} (it could not be put into words)"
+    return shorten(text, longest)
+
+
+def shorten(text: str, longest: int = LONGEST_ERROR) -> str:
+    """Return text as PostgreSQL can store it, without its middle if it is longer than `longest` characters."""
+    if len(text) > longest:
+        head = longest // 3
+        text = f"{text[:head]}\n[… {len(text) - longest} characters left out …]\n{text[head - longest :]}"
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,230 @@
+"""WorkerPool: builds the services, starts and stops them in order.
+
+    Listener ──wake──▶ LocalQueue ══▶ crew ──▶ executor ──▶ Completer ──▶ database
+
+Stopping is starting reversed (an ExitStack, so the order cannot drift): stop listening, stop claiming and give back
+what nobody started, let running handlers finish, write every outcome. A pool holds at most four connections: one to
+claim, one to complete, one to listen, one now and then to sweep.
+"""
+
+from __future__ import annotations
+
+import queue as queues
+import secrets
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType, TracebackType
+
+from graphile_worker_py import migrate
+from graphile_worker_py.errors import GraphileWorkerError, SchemaTooNew, UnknownTask
+from graphile_worker_py.events import JobCompleted, JobFailed, JobStarted, PoolStarted, PoolStopped
+from graphile_worker_py.jobs import Job, Outcome, RunSummary
+from graphile_worker_py.queue import FlagSource, Queue
+from graphile_worker_py.worker.completer import Completer
+from graphile_worker_py.worker.crew import Crew
+from graphile_worker_py.worker.executor import Helpers, JobContext, execute
+from graphile_worker_py.worker.heartbeat import Sweeper
+from graphile_worker_py.worker.listener import Listener
+from graphile_worker_py.worker.local_queue import LocalQueue
+
+
+class WorkerPool:
+    """Threads that work on a queue's jobs: a context manager, or run() for a program that does nothing else.
+
+    concurrency: handlers at a time (threads). poll_interval: seconds between looks at the table when nothing wakes the
+    pool. grace: seconds that run() lets handlers go on after a signal. helper_threads: for ctx.submit and ctx.map, of
+    all handlers together. forbidden_flags: jobs with one of these are left alone; a callable is asked before each claim.
+    Raises UnknownTask at start where no task is registered, and MigrationError where the schema does not fit.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        concurrency: int = 8,
+        *,
+        poll_interval: float = 2.0,
+        grace: float = 30.0,
+        helper_threads: int | None = None,
+        forbidden_flags: FlagSource = None,
+    ) -> None:
+        if concurrency < 1 or poll_interval <= 0:
+            raise ValueError("concurrency must be at least 1 and poll_interval more than 0 seconds")
+        self.queue = queue
+        self.concurrency = concurrency
+        self.grace = grace
+        self.id = f"pool-{secrets.token_hex(9)}"
+        self._poll_interval = poll_interval
+        self._flags = _flag_source(forbidden_flags)
+        self._helpers = Helpers(helper_threads or concurrency)
+        self._cancelled = threading.Event()
+        self._inbox: queues.SimpleQueue[object] = queues.SimpleQueue()
+        self._lock = threading.Lock()
+        self._stack: ExitStack | None = None  # what ends when all handlers have returned
+        self._quiet = ExitStack()  # what ends first: listening, claiming
+        self._local_queue: LocalQueue | None = None
+        self._crew: Crew | None = None
+        self._started = False
+
+    def __enter__(self) -> WorkerPool:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Check the schema and start all threads; returns when they run. A pool is started once."""
+        self._start(once=False)
+
+    def stop(self, timeout: float | None = None) -> list[Job]:
+        """Stop claiming, wait up to timeout seconds for running handlers, write outcomes, end all threads.
+
+        Returns the jobs whose handlers still run after that time: their context's `cancelled` is set, their outcomes
+        will be written, and another stop() waits for them again. None waits without limit.
+        """
+        with self._lock:
+            if self._stack is None or self._crew is None:
+                return []
+            self._quiet.close()
+            if not self._crew.wait(timeout):
+                self._cancelled.set()
+                return self._crew.running()
+            self._stack.close()
+            self._stack = None
+        self.queue.events.emit(PoolStopped(self.id, 0))
+        self._inbox.put("stopped")
+        return []
+
+    def run(self) -> list[Job]:
+        """Work until SIGTERM or SIGINT, or until another thread calls stop(), then stop within the grace.
+
+        A second signal ends the grace. Returns the jobs whose handlers still run; the program should then release()
+        them and end at once. Raises SchemaTooNew where the schema was migrated to one this version does not know.
+        Signals are only handled when called in the main thread.
+        """
+        with self._signals():
+            self.start()
+            return self._stopped_after(self._inbox.get())
+
+    def run_once(self) -> RunSummary:
+        """Run all jobs that are ready, and those that become ready by it, then stop. Signals end it early, as in run()."""
+        counts: Counter[str] = Counter()
+
+        def count(event: JobCompleted | JobFailed) -> None:
+            if event.job.locked_by == self.id:
+                counts["completed" if isinstance(event, JobCompleted) else "failed" if event.final else "retrying"] += 1
+
+        with ExitStack() as stack:
+            stack.callback(self.queue.events.subscribe(JobCompleted, count))
+            stack.callback(self.queue.events.subscribe(JobFailed, count))
+            stack.enter_context(self._signals())
+            self._start(once=True)
+            self._stopped_after(self._inbox.get())
+        return RunSummary(counts["completed"], counts["retrying"], counts["failed"])
+
+    def release(self, jobs: Iterable[Job]) -> None:
+        """Give jobs back, attempt and all, although their handlers still run: only for a process that ends right after."""
+        if self._local_queue is not None:
+            self._local_queue.give_back(list(jobs))
+
+    def running(self) -> list[Job]:
+        """Return the jobs whose handlers are running."""
+        return self._crew.running() if self._crew else []
+
+    def _start(self, *, once: bool) -> None:
+        if self._started:
+            raise GraphileWorkerError("this WorkerPool was started before: make a new one")
+        if not len(self.queue.tasks):
+            raise UnknownTask(
+                "no task is registered, so there is nothing to work on: decorate a handler with @queue.task"
+            )
+        database = self.queue.database
+        migrate.check(database)
+        local_queue = self._local_queue = LocalQueue(
+            database,
+            self.id,
+            tasks=self.queue.tasks.identifiers,
+            forbidden_flags=self._flags,
+            poll_interval=self._poll_interval,
+            on_drained=(lambda: self._inbox.put("drained")) if once else None,
+        )
+        completer = Completer(database, self.id, events=self.queue.events, on_settled=local_queue.settled)
+        self._crew = Crew(self.concurrency, take=local_queue.get, work=self._work, deliver=completer.put)
+        self._started, self._stack = True, ExitStack()
+        completer.start()
+        self._stack.callback(completer.stop)
+        self._stack.callback(self._helpers.close)
+        self._crew.start()
+        self._quiet.callback(local_queue.close)
+        local_queue.start()
+        self._quiet.callback(local_queue.stop)
+        if not once:
+            self._attend(local_queue)
+        self.queue.events.emit(PoolStarted(self.id, self.concurrency, tuple(self.queue.tasks.identifiers())))
+
+    def _attend(self, local_queue: LocalQueue) -> None:
+        """Start what only a lasting pool needs."""
+        database = self.queue.database
+        for service in (
+            Sweeper(database),
+            Listener(database, on_jobs=local_queue.wake, on_breaking=lambda number: self._inbox.put(_too_new(number))),
+        ):
+            service.start()
+            self._quiet.callback(service.stop)
+
+    def _work(self, job: Job) -> Outcome:
+        if self.queue.events.wants(JobStarted):
+            self.queue.events.emit(JobStarted(job))
+        return execute(self.queue.tasks[job.task_identifier], job, self._context)
+
+    def _context(self, job: Job) -> JobContext:
+        return JobContext(job, self.queue, cancelled=self._cancelled, helpers=self._helpers)
+
+    def _stopped_after(self, message: object) -> list[Job]:
+        running = self.stop(self.grace)
+        if running:
+            self.queue.events.emit(PoolStopped(self.id, len(running)))
+        if isinstance(message, BaseException):
+            raise message
+        return running
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Turn SIGTERM and SIGINT into messages: the handler does nothing else."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        seen: list[int] = []
+
+        def note(number: int, frame: FrameType | None) -> None:
+            seen.append(number)
+            self._inbox.put(number)
+            if len(seen) > 1 and self._crew:
+                self._crew.hurry()
+
+        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _flag_source(flags: FlagSource) -> Callable[[], list[str]]:
+    if callable(flags):
+        return lambda: list(flags() or ())
+    fixed = list(flags or ())
+    return lambda: fixed
+
+
+def _too_new(number: int | None) -> SchemaTooNew:
+    return SchemaTooNew(
+        f"the schema was changed by breaking migration {number or 'of unknown number'}, which this version does not know: "
+        "upgrade graphile-worker-py"
+    )

@@ -1,0 +1,115 @@
+"""A real PostgreSQL for every test: the one of DATABASE_URL, else an embedded one for the whole session.
+
+pytest-postgresql makes the databases: one to a test, cloned from an empty or from a migrated template.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pytest_postgresql import factories
+
+from graphile_worker_py import Queue, WorkerPool
+from graphile_worker_py._database import Database
+from graphile_worker_py.embedded import EmbeddedPostgres
+from graphile_worker_py.migrate import migrate
+
+_embedded: list[EmbeddedPostgres] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Point pytest-postgresql at a server; several runs may share it, so names carry the process's number."""
+    url = os.environ.pop("DATABASE_URL", None)
+    for name in [name for name in os.environ if name.startswith(("PG", "GRAPHILE_WORKER_"))]:
+        del os.environ[name]  # what the tests see must not depend on who runs them
+    if not url:
+        _embedded.append(EmbeddedPostgres(settings={"max_connections": "200"}).start())
+        url = _embedded[0].url
+    server = conninfo_to_dict(url)
+    config.option.postgresql_host = server.get("host", "localhost")
+    config.option.postgresql_port = int(server.get("port", 5432))
+    config.option.postgresql_user = server.get("user", "postgres")
+    config.option.postgresql_password = server.get("password", "")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the embedded server."""
+    while _embedded:
+        _embedded.pop().stop()
+
+
+def _install(**server: object) -> None:
+    database = Database(_conninfo(server))
+    migrate(database)
+
+
+def _conninfo(server: dict[str, object]) -> str:
+    return make_conninfo("", **{name: value for name, value in server.items() if value})
+
+
+empty_server = factories.postgresql_noproc(dbname=f"gwpy_empty_{os.getpid()}")
+migrated_server = factories.postgresql_noproc(dbname=f"gwpy_migrated_{os.getpid()}", load=[_install])
+empty_database = factories.postgresql("empty_server")
+migrated_database = factories.postgresql("migrated_server")
+
+
+def _url(connection: psycopg.Connection) -> str:
+    info = connection.info
+    server = {"host": info.host, "port": info.port, "user": info.user, "dbname": info.dbname, "password": info.password}
+    connection.close()
+    return _conninfo(server)
+
+
+@pytest.fixture
+def database_url(empty_database: psycopg.Connection) -> str:
+    """Return the conninfo of a database of this test's own, with nothing in it."""
+    return _url(empty_database)
+
+
+@pytest.fixture
+def migrated_url(migrated_database: psycopg.Connection) -> str:
+    """Return the conninfo of a database of this test's own, with the schema graphile_worker installed."""
+    return _url(migrated_database)
+
+
+@pytest.fixture
+def queue(migrated_url: str) -> Iterator[Queue]:
+    """Return a queue on a migrated database of this test's own."""
+    with Queue(migrated_url) as queue:
+        yield queue
+
+
+@pytest.fixture
+def db(migrated_url: str) -> Iterator[psycopg.Connection]:
+    """Return a connection of the test's own, in autocommit, to look at what is stored."""
+    with psycopg.connect(migrated_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def pools(queue: Queue) -> Iterator[Callable[..., WorkerPool]]:
+    """Return a function that starts a worker pool, stopped when the test ends."""
+    started: list[WorkerPool] = []
+
+    def start(concurrency: int = 4, **options: object) -> WorkerPool:
+        pool = WorkerPool(queue, concurrency, **options)
+        started.append(pool)
+        pool.start()
+        return pool
+
+    yield start
+    for pool in started:
+        pool.stop(timeout=20)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    """Fail a test that leaves one of our threads behind."""
+    yield
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("graphile-worker-py")]
+    assert not left, f"threads left behind: {left}"

@@ -1,0 +1,1 @@
+"""Queue, as its users see it: what is stored, what comes back, what is refused."""

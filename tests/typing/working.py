@@ -1,0 +1,100 @@
+"""Tasks, handlers and workers as typed users write them; checked by mypy --strict, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from logging import Logger, LoggerAdapter
+from threading import Event
+from typing import Any, TypedDict
+
+from typing_extensions import assert_type
+
+from graphile_worker_py import Job, JobContext, JobFailed, JobSpec, Queue, RunSummary, Task, Tasks, WorkerPool
+
+queue = Queue()
+tasks = Tasks()
+
+
+class Mail(TypedDict):
+    """What a mail is about."""
+
+    to: str
+
+
+@queue.task
+def send(payload: Mail) -> None:
+    """Take the payload only."""
+
+
+@queue.task("send_many", queue_name="mail", priority=1, max_attempts=5, flags=["bulk"])
+def send_many(payload: list[Mail], ctx: JobContext) -> list[Future[bool]]:
+    """Take the payload and the context, and settle a batch with a future for each item."""
+    return ctx.map(deliver, payload)
+
+
+@tasks.task("audit")
+def audit(payload: Any) -> int:
+    """Belong to a library's registry."""
+    return len(payload)
+
+
+@queue.task(5)  # type: ignore[call-overload, untyped-decorator]
+def numbered(payload: Any) -> None:
+    """Have an identifier that is no text."""
+
+
+def deliver(mail: Mail) -> bool:
+    """Do the work for one item."""
+    return bool(mail["to"])
+
+
+def handles_are_still_functions(ctx: JobContext) -> None:
+    handle: Task[[Mail], None] = send
+    wrong: Task[[Mail], int] = send  # type: ignore[assignment]
+    print(handle, wrong)
+    assert_type(send({"to": "someone@example.com"}), None)
+    assert_type(send_many([{"to": "someone@example.com"}], ctx), list[Future[bool]])
+    assert_type(audit([1]), int)
+    send("someone@example.com")  # type: ignore[arg-type]
+    send_many([])  # type: ignore[call-arg]
+
+
+def handles_add_jobs() -> None:
+    assert_type(send.add_job({"to": "someone@example.com"}, job_key="k", job_key_mode="replace"), Job)
+    assert_type(send.identifier, str)
+    send.add_job({}, "queue")  # type: ignore[call-arg]
+    send.add_job({}, queue="queue")  # type: ignore[call-arg]
+
+
+def the_context_offers(ctx: JobContext) -> None:
+    assert_type(ctx.job, Job)
+    assert_type(ctx.queue, Queue)
+    assert_type(ctx.cancelled, Event)
+    assert_type(ctx.logger, LoggerAdapter[Logger])
+    assert_type(ctx.add_job("x", [1], queue_name="q"), Job)
+    assert_type(ctx.add_jobs([JobSpec("x")]), list[Job])
+    assert_type(ctx.submit(deliver, {"to": "someone@example.com"}), Future[bool])
+    assert_type(ctx.map(str, [1, 2]), list[Future[str]])
+    ctx.map(deliver, [1, 2])  # type: ignore[arg-type]
+
+
+def workers(queue: Queue) -> None:
+    queue.include(tasks)
+    assert_type(queue.run_once(concurrency=4), RunSummary)
+    queue.run_worker(8, forbidden_flags=["bulk"])
+    queue.run_worker(forbidden_flags=lambda: ["bulk"])
+    with WorkerPool(queue, concurrency=8) as pool:
+        assert_type(pool, WorkerPool)
+        pool.stop(timeout=5)
+    WorkerPool("postgresql:///app")  # type: ignore[arg-type]
+
+
+def complain(event: JobFailed) -> None:
+    print(event.job.id, event.error, event.final)
+
+
+def listeners(queue: Queue) -> None:
+    assert_type(queue.events.subscribe(JobFailed, complain), Callable[[], None])
+    queue.events.subscribe(JobFailed, lambda event: print(event.remaining))
+    queue.events.subscribe(RunSummary, complain)  # type: ignore[arg-type]
