@@ -30,7 +30,8 @@ def moment(run_at: datetime | timedelta | None) -> dict[str, object]:
 
 def _interval(delay: timedelta) -> str:
     # In hours, not days: a PostgreSQL day is 23 or 25 hours long when the session's time zone changes its clocks.
-    return f"{delay.days * 24} hours {delay.seconds} seconds {delay.microseconds} microseconds"
+    # Every part has its sign: where IntervalStyle is sql_standard, a single one in front would count for all of them.
+    return f"{delay.days * 24:+d} hours {delay.seconds:+d} seconds {delay.microseconds:+d} microseconds"
 
 
 def add_one(database: Database, connection: Connection, spec: JobSpec, job_key_mode: str | None) -> Job:
@@ -90,11 +91,12 @@ def add_chunk(database: Database, connection: Connection, specs: list[JobSpec], 
 
 def _matched(specs: list[JobSpec], positions: list[int], rows: list[tuple[Any, ...]]) -> Iterator[tuple[int, Job]]:
     """Pair positions with rows: by key where there is one, else by the order in which ids were given out."""
-    of_key = {row[10]: row for row in rows if row[10] is not None}
-    keyless = iter(sorted((row for row in rows if row[10] is None), key=lambda row: int(row[0])))
+    found = [row for row in rows if row[0] is not None]
+    of_key = {row[10]: row for row in found if row[10] is not None}
+    keyless = iter(sorted((row for row in found if row[10] is None), key=lambda row: int(row[0])))
     for position in positions:
         spec = specs[position]
-        row = next(keyless) if spec.job_key is None else of_key.get(spec.job_key)
+        row = next(keyless, None) if spec.job_key is None else of_key.get(spec.job_key)
         if row is not None:
             payload = row[2] if row[2] is not None else spec.raw_payload or "{}"
             yield position, Job(spec.identifier, spec.queue_name, row[0], row[1], payload, *row[3:])

@@ -28,7 +28,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -155,7 +154,7 @@ class Server:
         """Return the folder of initdb and postgres and their version; a copy of it if their user cannot read it.
 
         A virtualenv below /root (mode 0700) is such a case. The copy (22 MB) lives and goes with this run: a cache
-        would save a tenth of a second, and cost a folder for ever, in a place where others may write.
+        would save a tenth of a second (one on a slow disk), and leave a folder for ever where others may write.
         """
         version, complaint = self._ask_version(installed)
         if complaint and self._account:
@@ -197,9 +196,11 @@ class Server:
         if not any(directory.iterdir()):
             self._hand_over(directory)
         if not is_reachable(directory, self._account):
-            name = self._account.name if self._account else "this user"
-            raise Failed(f"{directory} cannot be reached by {name}, whom PostgreSQL runs as since it refuses root")
-        lock = self._undo.enter_context((directory / "lock").open("w"))
+            name = f"{self._account.name}, whom it runs as instead of root" if self._account else "this user"
+            raise Failed(f"PostgreSQL cannot use {directory}: it is closed to {name}")
+        # Whoever the server runs as owns the directory: no link of theirs may lead root elsewhere.
+        lock = os.open(directory / "lock", os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
+        self._undo.callback(os.close, lock)
         # The server of a caller that was just killed may be on its way out.
         patience = min(time.monotonic() + PATIENCE, self._deadline)
         while not try_lock(lock):
@@ -289,7 +290,7 @@ def leave_out(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if name in {"include", "pkgconfig", "pgxs"} or name.endswith(".a")]
 
 
-def try_lock(file: IO[str]) -> bool:
+def try_lock(file: int) -> bool:
     """Take the lock on an open file unless another process has it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -335,18 +336,11 @@ def end(process: subprocess.Popen[bytes], signals: list[signal.Signals], first: 
 
 def remove(folder: Path) -> None:
     """Remove a folder; again while a process that was just killed still puts files there."""
-    for _ in attempts(PATIENCE):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
-
-
-def attempts(seconds: float) -> Iterator[None]:
-    """Yield now and every few milliseconds until the time is over."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        yield
+    until = time.monotonic() + PATIENCE
+    shutil.rmtree(folder, ignore_errors=True)
+    while folder.exists() and time.monotonic() < until:
         time.sleep(POLL)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _stop_with_guard() -> None:

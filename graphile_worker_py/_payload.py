@@ -18,6 +18,7 @@ from typing import Any
 from graphile_worker_py.errors import InvalidJobSpec
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_SURELY_PRINTED = 10**640  # sys.set_int_max_str_digits() goes no lower
 
 
 def text_problem(text: str) -> str | None:
@@ -40,10 +41,10 @@ def encode(payload: object) -> str:
         return json.dumps(_plain(payload, None), ensure_ascii=False, separators=(",", ":"))
     except RecursionError:
         raise InvalidJobSpec("payload: nested too deeply, or contains itself; send a flatter structure") from None
-    except InvalidJobSpec:
+    except (InvalidJobSpec, MemoryError):
         raise
-    except ValueError:
-        raise InvalidJobSpec("payload: holds an integer of more digits than Python prints; send it as text") from None
+    except Exception as error:  # an object's own code, called while the walk looked at it
+        raise InvalidJobSpec(f"payload: reading it raised {type(error).__name__}; send plain data") from error
 
 
 def _refuse(path: Any, problem: str) -> InvalidJobSpec:
@@ -51,7 +52,7 @@ def _refuse(path: Any, problem: str) -> InvalidJobSpec:
     steps: list[str] = []
     while path is not None:
         path, step = path
-        steps.append(f"[{step}]" if isinstance(step, int) else f".{step!s:.40}")
+        steps.append(f"[{step}]" if isinstance(step, int) else f".{str.__str__(step):.40}")
     return InvalidJobSpec(f"payload{''.join(reversed(steps))}: {problem}")
 
 
@@ -63,8 +64,10 @@ def _plain(value: Any, path: Any) -> Any:
         if problem:
             raise _refuse(path, f"{problem}; remove it")
         return value
-    if kind is int or kind is bool or value is None:
+    if kind is bool or value is None:
         return value
+    if kind is int:
+        return value if -_SURELY_PRINTED < value < _SURELY_PRINTED else _printed(value, path)
     if kind is float:
         if not math.isfinite(value):
             raise _refuse(path, f"{value} is not JSON; send None or a text instead")
@@ -74,6 +77,14 @@ def _plain(value: Any, path: Any) -> Any:
     if isinstance(value, (list, tuple, Set)):
         return [_plain(item, (path, index)) for index, item in enumerate(value)]
     return _plain(_simpler(value, path), path)
+
+
+def _printed(value: int, path: Any) -> int:
+    try:
+        str(value)
+    except ValueError:
+        raise _refuse(path, "holds an integer of more digits than Python prints; send it as text") from None
+    return value
 
 
 def _key(key: object, path: Any) -> str:

@@ -57,7 +57,7 @@ class MigrationError(GraphileWorkerError):
 
 
 class SchemaTooNew(MigrationError):
-    """Refuse a schema with a breaking migration this version does not know; the daemon exits with 57, as Node's does."""
+    """Refuse a schema with a breaking migration this version does not know; the daemon exits with 57, as Node's."""
 
 
 class SchemaTooOld(MigrationError):

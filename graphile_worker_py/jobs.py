@@ -7,9 +7,10 @@ and one payload that cannot be decoded harms nobody else's job.
 
 from __future__ import annotations
 
+import copy
 import enum
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import Any, Literal
@@ -26,49 +27,69 @@ JOB_KEY_MODES = ("replace", "preserve_run_at", "unsafe_dedupe")
 LAST_RUN_AT = datetime(9999, 1, 1, tzinfo=timezone.utc)
 
 
-def check_text(name: str, value: object, *, longest: int, shortest: int = 0) -> None:
-    """Refuse what is not a str of `shortest` to `longest` characters that PostgreSQL can store."""
+def check_text(name: str, value: object, *, longest: int, shortest: int = 0) -> str:
+    """Return a str of `shortest` to `longest` characters that PostgreSQL can store, and refuse all else.
+
+    What comes back is a plain str, and from check_integer a plain int: psycopg refuses lists of mixed types.
+    """
     if not isinstance(value, str):
         raise InvalidJobSpec(f"{name}: expected a str, got {type(value).__name__}")
+    value = str.__str__(value)
     if not shortest <= len(value) <= longest:
         raise InvalidJobSpec(f"{name}: expected {shortest} to {longest} characters, got {len(value)}")
     problem = _payload.text_problem(value)
     if problem:
         raise InvalidJobSpec(f"{name}: {problem}; remove it")
+    return value
 
 
-def check_integer(name: str, value: object, *, lowest: int, highest: int) -> None:
-    """Refuse what is not an int (a bool is not one here) from `lowest` to `highest`."""
+def check_integer(name: str, value: object, *, lowest: int, highest: int) -> int:
+    """Return an int (a bool is not one here) from `lowest` to `highest`, and refuse all else."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidJobSpec(f"{name}: expected an int, got {type(value).__name__}")
+    value = int.__int__(value)
     if not lowest <= value <= highest:
-        raise InvalidJobSpec(f"{name}: expected {lowest} to {highest}, got {value}")
+        got = f"got {value}" if abs(value) < 10**20 else "that is far off"
+        raise InvalidJobSpec(f"{name}: expected {lowest} to {highest}, {got}")
+    return value
 
 
 def check_run_at(value: object) -> None:
-    """Refuse what is neither an aware datetime nor a timedelta, or lies beyond the year 9998."""
+    """Refuse what is neither an aware datetime nor a timedelta, or lies outside the years Python and JSON agree on."""
     if isinstance(value, timedelta):
         if value > LAST_RUN_AT - datetime.now(timezone.utc):
             raise InvalidJobSpec("run_at: that timedelta ends after the year 9998; use a shorter one")
         if value < timedelta(days=-365_000):
             raise InvalidJobSpec("run_at: that timedelta reaches back before the year 1024; use a shorter one")
     elif isinstance(value, datetime):
-        if value.utcoffset() is None:
+        year = _utc_year(value)
+        if year is None:
             raise InvalidJobSpec(
-                "run_at: a naive datetime could mean any time zone; use an aware one, such as datetime.now(timezone.utc)"
+                "run_at: a naive datetime could mean any time zone; use an aware one, like datetime.now(timezone.utc)"
             )
-        if value.year >= LAST_RUN_AT.year:
-            raise InvalidJobSpec("run_at: expected a datetime before the year 9999")
+        if not 2 <= year < LAST_RUN_AT.year:
+            raise InvalidJobSpec("run_at: expected a datetime in the years 2 to 9998")
     else:
         raise InvalidJobSpec(f"run_at: expected an aware datetime or a timedelta, got {type(value).__name__}")
+
+
+def _utc_year(value: datetime) -> int | None:
+    """Return the year of a moment in UTC; None for a naive datetime, and 0 for one outside Python's years."""
+    try:
+        return None if value.utcoffset() is None else value.astimezone(timezone.utc).year
+    except OverflowError:
+        return 0
+    except Exception as error:
+        raise InvalidJobSpec(f"run_at: its tzinfo raised {type(error).__name__}; use timezone or ZoneInfo") from error
 
 
 def check_job_key_mode(mode: object, job_key: str | None) -> None:
     """Refuse an unknown mode, and a mode where there is no key to apply it to."""
     if mode is None:
         return
-    if mode not in JOB_KEY_MODES:
-        raise InvalidJobSpec(f"job_key_mode: expected one of {', '.join(JOB_KEY_MODES)}, got {mode!r:.60}")
+    if not isinstance(mode, str) or mode not in JOB_KEY_MODES:
+        got = repr(str.__str__(mode))[:60] if isinstance(mode, str) else type(mode).__name__
+        raise InvalidJobSpec(f"job_key_mode: expected one of {', '.join(JOB_KEY_MODES)}, got {got}")
     if job_key is None:
         raise InvalidJobSpec("job_key_mode: has no meaning without a job_key; give both, or neither")
 
@@ -78,10 +99,7 @@ def _flags(value: Iterable[str] | None) -> tuple[str, ...] | None:
         return None
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise InvalidJobSpec(f"flags: expected an iterable of str, got {type(value).__name__}; put it in a list")
-    flags = tuple(value)
-    for flag in flags:
-        check_text("flags", flag, longest=10_000)
-    return flags or None
+    return tuple(check_text("flags", flag, longest=10_000) for flag in value)
 
 
 def _names(flags: Iterable[str] | None) -> tuple[str, ...]:
@@ -108,19 +126,31 @@ class JobSpec:
     raw_payload: str | None = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        check_text("identifier", self.identifier, shortest=1, longest=128)
+        plain: dict[str, object] = {"identifier": check_text("identifier", self.identifier, shortest=1, longest=128)}
         if self.queue_name is not None:
-            check_text("queue_name", self.queue_name, longest=128)
+            plain["queue_name"] = check_text("queue_name", self.queue_name, longest=128)
         if self.job_key is not None:
-            check_text("job_key", self.job_key, shortest=1, longest=512)
+            plain["job_key"] = check_text("job_key", self.job_key, shortest=1, longest=512)
         if self.priority is not None:
-            check_integer("priority", self.priority, lowest=-32768, highest=32767)
+            plain["priority"] = check_integer("priority", self.priority, lowest=-32768, highest=32767)
         if self.max_attempts is not None:
-            check_integer("max_attempts", self.max_attempts, lowest=1, highest=32767)
+            plain["max_attempts"] = check_integer("max_attempts", self.max_attempts, lowest=1, highest=32767)
         if self.run_at is not None:
             check_run_at(self.run_at)
-        raw = None if self.payload is None else _payload.encode(self.payload)
-        object.__setattr__(self, "raw_payload", raw)
+        raw = "null" if self.payload is None else _payload.encode(self.payload)
+        plain["raw_payload"] = None if raw == "null" else raw  # an Enum of None, say, is no payload either
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> JobSpec:
+        """Return this spec with defaults, checked already, for what it leaves open; the payload is not read again."""
+        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        if not missing:
+            return self
+        spec = copy.copy(self)
+        for name, value in missing.items():
+            object.__setattr__(spec, name, value)
+        return spec
 
 
 @attrs.frozen
@@ -198,7 +228,7 @@ class Page:
 
 @attrs.frozen
 class TaskStats:
-    """How many jobs of one task are in each state; `oldest_ready` is the age in seconds of the one that waits longest."""
+    """How many jobs of one task are in each state; `oldest_ready` is the age in seconds of the longest waiting one."""
 
     identifier: str
     ready: int

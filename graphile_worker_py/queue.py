@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
-import attrs
-from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool
 
 from graphile_worker_py import migrate as migrations
 from graphile_worker_py._adding import add_chunk, add_one, chunks, moment
-from graphile_worker_py._database import DEFAULT_SCHEMA, Database
+from graphile_worker_py._database import DEFAULT_SCHEMA, Database, all_or_nothing
+from graphile_worker_py.errors import InvalidJobSpec
 from graphile_worker_py.events import Events
 from graphile_worker_py.jobs import (
     Job,
@@ -39,7 +37,10 @@ from graphile_worker_py.jobs import (
 from graphile_worker_py.tasks import Tasks
 
 FlagSource: TypeAlias = Iterable[str] | Callable[[], Iterable[str] | None] | None
+T = TypeVar("T")
 CleanupTask = Literal["GC_TASK_IDENTIFIERS", "GC_JOB_QUEUES", "DELETE_PERMAFAILED_JOBS"]
+
+LARGEST_ID = 2**63 - 1
 
 # In the order they run: jobs first, so that the names only they used can go as well.
 CLEANUP_STATEMENTS = {
@@ -80,7 +81,7 @@ class Queue:
         self.task = self.tasks.task
         self.events = Events()
         self.database = self._connected_to(
-            database, schema or os.environ.get("GRAPHILE_WORKER_SCHEMA") or DEFAULT_SCHEMA
+            database, schema if schema is not None else os.environ.get("GRAPHILE_WORKER_SCHEMA") or DEFAULT_SCHEMA
         )
 
     def __enter__(self) -> Queue:
@@ -102,7 +103,7 @@ class Queue:
     def point_at(self, database: str | ConnectionPool[Any] | None, *, schema: str | None = None) -> None:
         """Move this queue to another database (None: as the environment says), its tasks and handles with it."""
         self.database.close()
-        self.database = self._connected_to(database, schema or self.schema)
+        self.database = self._connected_to(database, self.schema if schema is None else schema)
 
     def close(self) -> None:
         """Close the pool, unless it was given; the next use opens a new one."""
@@ -168,9 +169,8 @@ class Queue:
         keep their run_at. Raises InvalidJobSpec.
         """
         jobs: list[Job] = []
-        with self.database.connection(connection) as conn, ExitStack() as stack:
-            if conn.autocommit and conn.info.transaction_status == TransactionStatus.IDLE:
-                stack.enter_context(conn.transaction())
+        specs = _listed("specs", specs)
+        with self.database.connection(connection) as conn, all_or_nothing(conn):
             for chunk in chunks(map(self._with_defaults, specs)):
                 jobs += add_chunk(self.database, conn, chunk, preserve_run_at=job_key_preserve_run_at)
                 if on_progress is not None:
@@ -223,10 +223,8 @@ class Queue:
 
     def force_unlock_workers(self, ids: Iterable[str], *, connection: object = None) -> None:
         """Free all jobs and queues these workers hold, without asking whether they live: make sure they are dead."""
-        ids = list(ids) if not isinstance(ids, str) else [ids]
-        for worker_id in ids:
-            check_text("ids", worker_id, longest=10_000)
-        self.database.run("force_unlock_workers", {"ids": ids}, connection=connection)
+        names = [check_text("ids", name, longest=10_000) for name in _listed("ids", ids)]
+        self.database.run("force_unlock_workers", {"ids": names}, connection=connection)
 
     def cleanup(
         self, tasks: Iterable[CleanupTask] = ("GC_JOB_QUEUES",), *, keep_tasks: Iterable[str] = ()
@@ -235,12 +233,14 @@ class Queue:
 
         DELETE_PERMAFAILED_JOBS: jobs without attempts left. GC_JOB_QUEUES: queues without jobs. GC_TASK_IDENTIFIERS:
         task names without jobs, but for this queue's tasks and keep_tasks; not while Node workers run, which remember
-        the ids. Waits at most two seconds for transactions that are adding jobs, then raises psycopg's LockNotAvailable.
+        the ids. Waits up to two seconds for transactions that are adding jobs, then raises psycopg's LockNotAvailable.
         """
-        chosen = set(tasks)
-        if not chosen <= CLEANUP_STATEMENTS.keys():
-            raise ValueError(f"cleanup takes {', '.join(CLEANUP_STATEMENTS)}, got {sorted(map(str, chosen))}")
-        keep = {"keep": [*self.tasks.identifiers(), *keep_tasks]}
+        chosen = list(_listed("tasks", tasks))
+        if any(name not in tuple(CLEANUP_STATEMENTS) for name in chosen):
+            got = ", ".join(map(str, chosen))
+            raise ValueError(f"tasks: expected some of {', '.join(CLEANUP_STATEMENTS)}, got {got}")
+        names = [check_text("keep_tasks", name, longest=128) for name in _listed("keep_tasks", keep_tasks)]
+        keep = {"keep": [*self.tasks.identifiers(), *names]}
         with self.database.connection() as conn, conn.transaction():
             self.database.run_on(conn, "limit_lock_wait")
             self.database.run_on(conn, "lock_jobs")
@@ -264,18 +264,24 @@ class Queue:
         if state is not None and state not in get_args(JobState):
             raise ValueError(f"state: expected ready, scheduled, running, retrying or failed, got {state!r}")
         check_integer("limit", limit, lowest=1, highest=10_000)
-        filters = {"state": state, "task": task, "queue_name": queue_name, "job_key": job_key, "after": after}
+        check_integer("after", after, lowest=0, highest=LARGEST_ID)
+        texts = {"task": task, "queue_name": queue_name, "job_key": job_key}
+        for name, text in texts.items():
+            if text is not None:
+                check_text(name, text, longest=512)
+        filters = {"state": state, "after": after, **texts}
         rows = self.database.run("list_jobs", {**filters, "limit": limit + 1})
         items = [JobInfo(*row) for row in rows[:limit]]
         return Page(items, items[-1].id if len(rows) > limit else None)
 
     def job(self, id: int) -> Job | None:
         """Return the job of that id with its payload, or None: a job that is done has no row."""
+        check_integer("id", id, lowest=-LARGEST_ID, highest=LARGEST_ID)
         rows = self.database.run("job", {"id": id})
         return Job(*rows[0]) if rows else None
 
     def stats(self) -> list[TaskStats]:
-        """Return how many jobs of each task are ready, scheduled, running, retrying and failed; reads every job's row."""
+        """Return how many jobs of each task are ready, scheduled, running, retrying and failed; reads every row."""
         return [TaskStats(*row) for row in self.database.run("stats")]
 
     def run_worker(
@@ -309,20 +315,24 @@ class Queue:
 
     def _with_defaults(self, spec: JobSpec) -> JobSpec:
         task = self.tasks.get(spec.identifier) if isinstance(spec, JobSpec) else None
-        if task is None or not task.defaults:
-            return spec
-        missing = {name: value for name, value in task.defaults.items() if getattr(spec, name) is None}
-        return attrs.evolve(spec, **missing) if missing else spec
+        return spec if task is None else spec.with_defaults(task.defaults)
 
     def _administer(self, statement: str, ids: Iterable[int], connection: object, **changes: Any) -> list[Job]:
-        ids = list(ids)
-        for id in ids:
-            check_integer("ids", id, lowest=-(2**63), highest=2**63 - 1)
-        rows = self.database.run(statement, {"ids": ids, **changes}, connection=connection)
+        numbers = [check_integer("ids", id, lowest=-LARGEST_ID, highest=LARGEST_ID) for id in _listed("ids", ids)]
+        rows = self.database.run(statement, {"ids": numbers, **changes}, connection=connection)
         return [Job(*row) for row in rows]
 
     def _connected_to(self, database: str | ConnectionPool[Any] | None, schema: str) -> Database:
         return Database(database, schema=schema, **self._options)  # type: ignore[arg-type]
+
+
+def _listed(name: str, values: Iterable[T]) -> Iterable[T]:
+    """Return something to walk over; a text alone is one value, not its letters."""
+    if isinstance(values, str):
+        return cast("Iterable[T]", [values])
+    if not isinstance(values, Iterable):
+        raise InvalidJobSpec(f"{name}: expected an iterable, got {type(values).__name__}; put it in a list")
+    return values
 
 
 def quick_add_job(

@@ -65,7 +65,7 @@ class Task(Generic[P, R]):
         self.identifier = spec.identifier
         self.defaults = {key: getattr(spec, key) for key, value in defaults.items() if value is not None}
         self._add_job: AddJob | None = None
-        functools.update_wrapper(self, handler)
+        functools.update_wrapper(self, handler, updated=())  # a handler's own attributes must not overwrite ours
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the handler itself, as a test would."""
@@ -162,13 +162,14 @@ class Tasks:
         """Work on the tasks of another registry too, those it has and those it will have. Raises DuplicateTask."""
         for task in other:
             self._check(task)
-        other._included_by.append(self)
+        if self is not other and self not in other._included_by:
+            other._included_by.append(self)
         for task in other:
             self._register(task)
 
     def bind(self, add_job: AddJob) -> None:
-        """Let the handles of this registry add their jobs to that queue."""
-        self._add_job = add_job
+        """Let the handles of this registry, those to come too, add their jobs to that queue; the first one stays."""
+        self._add_job = self._add_job or add_job
         for task in self:
             task.bind(add_job)
 
@@ -194,20 +195,25 @@ class Tasks:
 
     def _register(self, task: Task[P, R]) -> Task[P, R]:
         self._check(task)
-        self._tasks[task.identifier] = task
-        if self._add_job is not None:
-            task.bind(self._add_job)
-        for registry in self._included_by:
-            if registry.get(task.identifier) is not task:
-                registry._register(task)
+        for registry in self._reached():
+            registry._tasks[task.identifier] = task
+            if registry._add_job is not None:
+                task.bind(registry._add_job)
         return task
 
     def _check(self, task: Task[Any, Any]) -> None:
-        for registry in (self, *self._included_by):
+        for registry in self._reached():
             if registry._tasks.get(task.identifier, task) is not task:
                 raise DuplicateTask(
                     f"task {task.identifier!r} has a handler already: give one of them another identifier"
                 )
+
+    def _reached(self) -> list[Tasks]:
+        """Return the registries that a task registered here belongs to: this one, and all that include it."""
+        reached = [self]
+        for registry in reached:  # grows while it is walked
+            reached += [includer for includer in registry._included_by if includer not in reached]
+        return reached
 
 
 def _wants_context(handler: object) -> bool:
@@ -239,15 +245,18 @@ def _wants_context(handler: object) -> bool:
 
 
 def _refuse_lazy_functions(handler: Any, name: str) -> None:
-    """Refuse what would return at once without having done anything."""
-    inner = inspect.unwrap(handler)
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    for function in (inner, getattr(inner, "__call__", None)):
+    """Refuse what would return at once without having done anything.
+
+    A decorator may make a plain function of an async def, with asyncio.run; where it does not, its jobs fail and say
+    so. A generator is refused behind a decorator too: its jobs would seem to succeed.
+    """
+    for function in (handler, type(handler).__call__):
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise InvalidHandler(
                 f"{name} is an async def: handlers run in threads, so write a plain def, "
                 "and call asyncio.run(...) in it if you must"
             )
-        if inspect.isgeneratorfunction(function):
+    inner = inspect.unwrap(handler)
+    for function in (inner, type(inner).__call__):
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise InvalidHandler(f"{name} is a generator: calling it would run nothing, so replace its yield")

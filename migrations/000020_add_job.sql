@@ -16,6 +16,9 @@
 
 insert into {schema}.migrations (id, breaking) values (20, false);
 
+select pg_notify('worker:migrate', '{{"migrationNumber":20,"breaking":false}}')
+where exists (select from {schema}.migrations as m where m.ts <> now());
+
 create or replace function {schema}.add_job(
   identifier text,
   payload json default null,

@@ -298,7 +298,7 @@ def test_root_runs_it_as_somebody_else(folder: Path) -> None:
 @needs_root
 def test_root_is_told_of_a_directory_that_the_server_cannot_reach(folder: Path) -> None:
     (folder / "closed").mkdir(mode=0o700)
-    with pytest.raises(NotSupported, match="closed/kept cannot be reached by user nobody"):
+    with pytest.raises(NotSupported, match="closed/kept: it is closed to user nobody"):
         EmbeddedPostgres(folder / "closed/kept").start()
 
 

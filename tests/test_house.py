@@ -33,8 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("migrate",),
     ("_adding",),
     ("_database", "_service", "tasks", "events", "embedded"),
-    ("_embedded_guard",),
-    ("jobs",),
+    ("jobs", "_embedded_guard"),
     ("_payload",),
     ("errors",),
 )
@@ -45,9 +44,7 @@ UPWARD = {
 }
 
 # Modules that may execute statements: why.
-EXECUTORS = {
-    "_database": "the only module that runs statements",
-}
+EXECUTORS = {"_database": "the only module that runs statements"}
 
 # Statements read in more than one module, or by none: why.
 READERS: dict[str, str] = {}

@@ -10,7 +10,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ class Clients:
         return self._stack.enter_context(connect(self._url))
 
     def start(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        return self._clients.start(work, *arguments)
+        return self._threads.submit(work, *arguments)
 
     def waiting(self, caller: Connection, work: Callable[[], Any]) -> Future[Any]:
         """Start work that uses the connection `caller`, and return once it waits for a lock."""
@@ -63,30 +64,34 @@ def by_either(function: str, db: Connection, **spec: Any) -> Row:
     return job
 
 
-@contextmanager
-def claimed(worker: Connection, job: Row) -> Iterator[None]:
-    """Hold a job as a worker does that has claimed it and not committed yet; the caller ends the transaction."""
-    worker.execute("begin")
-    change(worker, job, CLAIM)
-    yield
-    assert worker.info.transaction_status.name == "IDLE"
-
-
 def ended(future: Future[Any]) -> Any:
     return future.result(timeout=30)
 
 
 # A worker is faster.
 
+FAIL = """
+    update graphile_worker._private_jobs
+    set locked_at = null, locked_by = null, last_error = 'no', run_at = now() + interval '1 hour'
+"""
+COMPLETE = "delete from graphile_worker._private_jobs"
+
+
+def overtaken(function: str, clients: Clients, old: Row, *statements: str) -> Row:
+    """Ask for the key "k" while a worker has claimed its job; once the caller waits, let the worker go on."""
+    worker, caller = clients.open(), clients.open()
+    worker.execute("begin")
+    change(worker, old, CLAIM)
+    future = clients.waiting(caller, lambda: by_either(function, caller, payload="[2]", job_key="k"))
+    for statement in statements:
+        worker.execute(statement)
+    return ended(future)
+
 
 @either
 def test_the_worker_takes_the_job(db: Connection, clients: Clients, function: str) -> None:
     old = add(db, payload="[1]", job_key="k", max_attempts=3)
-    worker, caller = clients.open(), clients.open()
-    with claimed(worker, old):
-        future = clients.waiting(caller, lambda: by_either(function, caller, payload="[2]", job_key="k"))
-        worker.execute("commit")
-    new = ended(future)
+    new = overtaken(function, clients, old, "commit")
     assert (new["id"] > old["id"], new["payload"], new["key"], new["revision"]) == (True, [2], "k", 0)
     running = stored(db, old)
     assert (running["key"], running["attempts"], running["locked_by"], running["payload"]) == (None, 3, "w", [1])
@@ -95,47 +100,27 @@ def test_the_worker_takes_the_job(db: Connection, clients: Clients, function: st
 @either
 def test_the_worker_completes_the_job(db: Connection, clients: Clients, function: str) -> None:
     old = add(db, payload="[1]", job_key="k")
-    worker, caller = clients.open(), clients.open()
-    with claimed(worker, old):
-        future = clients.waiting(caller, lambda: by_either(function, caller, payload="[2]", job_key="k"))
-        worker.execute("delete from graphile_worker._private_jobs")
-        worker.execute("commit")
-    new = ended(future)
+    new = overtaken(function, clients, old, COMPLETE, "commit")
     assert (new["id"] > old["id"], new["payload"], new["revision"], stored(db, old)) == (True, [2], 0, None)
 
 
-FAIL = "locked_at = null, locked_by = null, last_error = 'no', run_at = now() + interval '1 hour'"
-
-
 @either
-@pytest.mark.parametrize("committed", [True, False])
+@pytest.mark.parametrize("state", ["attempts = 0", CLAIM])
 def test_the_worker_fails_the_job_and_it_waits_again(
-    db: Connection, clients: Clients, function: str, committed: bool
+    db: Connection, clients: Clients, function: str, state: str
 ) -> None:
-    """The claim is seen by the caller (committed) or is not; either way the job is free again before it goes on."""
-    old = add(db, payload="[1]", job_key="k")
-    worker, caller = clients.open(), clients.open()
-    if committed:
-        change(db, old, CLAIM)
-    with claimed(worker, old):
-        future = clients.waiting(caller, lambda: by_either(function, caller, payload="[2]", job_key="k"))
-        change(worker, old, FAIL)
-        worker.execute("commit")
-    new = ended(future)
+    """The caller has seen the job waiting, or running; either way it waits again before the caller goes on."""
+    old = change(db, add(db, payload="[1]", job_key="k"), state)
+    new = overtaken(function, clients, old, FAIL, "commit")
     assert (new["id"], new["payload"], new["attempts"], new["last_error"]) == (old["id"], [1, 2], 0, None)
     assert (new["revision"], new["locked_at"]) == (1, None)
 
 
 @either
 def test_the_worker_fails_the_job_for_good(db: Connection, clients: Clients, function: str) -> None:
-    """Between the look at the key and the insert: the row is dead when its lock is free, and left as it is."""
+    """A row that was waiting when the caller looked is dead when its lock is free; it is left as it is."""
     old = add(db, payload="[1]", job_key="k", max_attempts=1)
-    worker, caller = clients.open(), clients.open()
-    with claimed(worker, old):
-        future = clients.waiting(caller, lambda: by_either(function, caller, payload="[2]", job_key="k"))
-        change(worker, old, FAIL)
-        worker.execute("commit")
-    new = ended(future)
+    new = overtaken(function, clients, old, FAIL, "commit")
     assert (new["id"] > old["id"], new["payload"], new["revision"]) == (True, [2], 0)
     dead = stored(db, old)
     assert (dead["key"], dead["payload"], dead["last_error"]) == (None, [1], "no")
@@ -144,11 +129,7 @@ def test_the_worker_fails_the_job_for_good(db: Connection, clients: Clients, fun
 @either
 def test_the_worker_gives_the_claim_up(db: Connection, clients: Clients, function: str) -> None:
     old = add(db, payload="[1]", job_key="k")
-    worker, caller = clients.open(), clients.open()
-    with claimed(worker, old):
-        future = clients.waiting(caller, lambda: by_either(function, caller, payload="[2]", job_key="k"))
-        worker.execute("rollback")
-    new = ended(future)
+    new = overtaken(function, clients, old, "rollback")
     assert (new["id"], new["payload"], new["revision"]) == (old["id"], [1, 2], 1)
 
 
@@ -188,10 +169,10 @@ def test_only_what_lost_the_race_is_added_again(db: Connection, clients: Clients
 def test_unsafe_dedupe_waits_for_the_worker_and_keeps_the_job(db: Connection, clients: Clients) -> None:
     old = add(db, payload="[1]", job_key="k")
     worker, caller = clients.open(), clients.open()
-    spec = {"payload": "[2]", "job_key": "k", "job_key_mode": "unsafe_dedupe"}
-    with claimed(worker, old):
-        future = clients.waiting(caller, lambda: add(caller, **spec))
-        worker.execute("commit")
+    worker.execute("begin")
+    change(worker, old, CLAIM)
+    future = clients.waiting(caller, lambda: add(caller, payload="[2]", job_key="k", job_key_mode="unsafe_dedupe"))
+    worker.execute("commit")
     same = ended(future)
     assert (same["id"], same["payload"], same["revision"], same["locked_by"]) == (old["id"], [1], 1, "w")
 
@@ -230,18 +211,15 @@ def test_the_same_key_at_once_while_its_job_runs(db: Connection, clients: Client
 @either
 def test_many_wait_for_the_job_a_worker_takes(db: Connection, clients: Clients, function: str) -> None:
     old = add(db, payload="[0]", job_key="k")
-    worker, callers = clients.open(), [clients.open() for _ in range(6)]
-    with claimed(worker, old):
-        futures = [
-            waiting(
-                threads,
-                db,
-                caller,
-                lambda i=i, caller=caller: by_either(function, caller, payload=f"[{i}]", job_key="k"),
-            )
-            for i, caller in enumerate(callers, 1)
-        ]
-        worker.execute("commit")
+    worker = clients.open()
+    worker.execute("begin")
+    change(worker, old, CLAIM)
+    futures = []
+    for i in range(1, 7):
+        caller = clients.open()
+        work = partial(by_either, function, caller, payload=f"[{i}]", job_key="k")
+        futures.append(clients.waiting(caller, work))
+    worker.execute("commit")
     found = [ended(future) for future in futures]
     assert len({job["id"] for job in found}) == 1
     assert sorted(job["revision"] for job in found) == list(range(6))

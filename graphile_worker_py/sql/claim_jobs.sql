@@ -3,7 +3,8 @@
 -- heads looks, without locks, at the first jobs of queues nobody holds; held locks those queues; a queue's row is
 -- locked before its job is chosen, so two holders can never run one queue, and a pool that comes second skips it
 -- whole instead of taking its second job. queued then locks what is still ready of those heads and keeps the first of
--- each queue, ids deciding between equal times. Where no queue is free, heads is not run at all.
+-- each queue, ids deciding between equal times. heads has no index of its own and walks over whatever stands before
+-- the jobs it finds, so it is run only where `with_queues` asks for it and a queue is free.
 -- free takes jobs without a queue, in index order. `id = any (array(…))` keeps the primary key in use whatever the
 -- statistics say; a join here has been seen to scan the whole table.
 with wanted as materialized (
@@ -13,7 +14,8 @@ with wanted as materialized (
 ), heads as materialized (
     select j.id, j.job_queue_id
     from {schema}._private_jobs as j
-    where j.is_available
+    where %(with_queues)s::boolean
+        and j.is_available
         and j.job_queue_id is not null
         and j.run_at <= now()
         and j.task_id = any ((select task_ids from wanted)::integer[])

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 LARGEST_CLAIM = 500
 READY_SECONDS = 0.1
 TIME_TO_LIVE = 5.0
+QUEUES_INTERVAL = 0.1  # seconds to leave queues alone after a full claim that found no job of one
 
 
 class LocalQueue(Service):
@@ -64,6 +65,7 @@ class LocalQueue(Service):
         self._rate = 0.0
         self._measured_at = self._claimed_at = time.monotonic()
         self._answer_lost = False
+        self._next_look_at_queues = 0.0
 
     def get(self) -> Job | None:
         """Wait for a job and return it; None when there will be no more."""
@@ -89,11 +91,13 @@ class LocalQueue(Service):
             for job in jobs:
                 self._held.discard(job.id)
                 freed = freed or job.job_queue_id is not None
+            if freed:
+                self._next_look_at_queues = 0.0
             if freed or (self._on_drained is not None and not self._held):
                 self.wake()
 
     def step(self) -> float | None:
-        """Claim what the crew can use; at once again if there was more than was asked for."""
+        """Claim what the crew can use; at once again where the claim did not look everywhere."""
         if self._answer_lost:
             self._return_strays()
         self._return_expired()
@@ -102,12 +106,19 @@ class LocalQueue(Service):
             return self._poll_interval
         with self._changed:
             held_before = len(self._held)
-        jobs = self._claim(count)
+        everywhere = time.monotonic() >= self._next_look_at_queues
+        jobs = self._claim(count, with_queues=everywhere)
+        full = len(jobs) >= count
+        if everywhere and full and not any(job.job_queue_id for job in jobs):
+            self._next_look_at_queues = time.monotonic() + QUEUES_INTERVAL
         with self._changed:
-            self._more = len(jobs) >= count
+            self._more = full
             self._ready.extend(jobs)
             self._held.update(job.id for job in jobs)
             self._changed.notify(len(jobs))
+        if not full and not everywhere:
+            self._next_look_at_queues = 0.0
+            return 0
         if not jobs and not held_before and self._on_drained is not None:
             self._on_drained()
         return self._poll_interval
@@ -135,15 +146,16 @@ class LocalQueue(Service):
             self._low_water = target // 2
             return target - len(self._ready)
 
-    def _claim(self, count: int) -> list[Job]:
+    def _claim(self, count: int, *, with_queues: bool) -> list[Job]:
         parameters = {
             "tasks": self._tasks(),
             "forbidden": self._forbidden_flags(),
             "holder": self._holder,
             "count": count,
+            "with_queues": with_queues,
         }
         self._answer_lost = True
-        rows = self._database.run("claim_jobs", parameters)
+        rows = self._database.run_by_index("claim_jobs", parameters)
         self._answer_lost = False
         self._claimed_at = time.monotonic()
         return [Job(*row) for row in rows]

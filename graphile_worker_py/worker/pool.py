@@ -132,6 +132,11 @@ class WorkerPool:
         if self._local_queue is not None:
             self._local_queue.give_back(list(jobs))
 
+    def nudge(self) -> None:
+        """Look for jobs now: for a program that knows of some before the database's notification arrives."""
+        if self._local_queue is not None:
+            self._local_queue.wake()
+
     def running(self) -> list[Job]:
         """Return the jobs whose handlers are running."""
         return self._crew.running() if self._crew else []

@@ -1,0 +1,47 @@
+"""The command line: `graphile-worker-py migrate`, `add`, `run` and `demo`, each thin over Queue and WorkerPool.
+
+A command's module is imported when it is called, so that `add` does not wait for what only `run` needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from graphile_worker_py import __version__
+from graphile_worker_py.cli import _options
+
+COMMANDS = ("migrate", "add", "run", "demo")
+
+
+class _Commands(_options.Epilog, click.Group):
+    """The group of all commands, and the one place where what went wrong becomes a line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"{__name__}.{cmd_name}").command
+        return command
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        settings = _options.Settings()
+        _options.exit_with(
+            lambda: super(_Commands, self).main(*args, **extra, obj=settings, standalone_mode=False), settings
+        )
+
+
+@click.group(cls=_Commands, invoke_without_command=True)
+@click.version_option(__version__, prog_name="graphile-worker-py")
+@_options.debug_option
+@click.pass_context
+def main(context: click.Context) -> _options.ExitCode | None:
+    """Work with a job queue in PostgreSQL: install it, add jobs, run them."""
+    if context.invoked_subcommand is not None:
+        return None
+    click.echo(context.get_help())
+    return _options.ExitCode.USAGE

@@ -1,0 +1,193 @@
+"""What all commands share: --database, --schema, --debug, the exit codes, and one line for whatever went wrong.
+
+The line holds no payload and no password: of PostgreSQL's errors only the message is shown, not the detail, which
+quotes rows, and what stands before an `@` is masked, for a password with an `@` in it is taken for a part of the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import attrs
+import click
+import psycopg
+
+from graphile_worker_py import (
+    GraphileWorkerError,
+    InvalidConninfo,
+    InvalidJobSpec,
+    InvalidSchemaName,
+    NotSupported,
+    SchemaMissing,
+    SchemaTooNew,
+    SchemaTooOld,
+    UnknownTask,
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ExitCode(enum.IntEnum):
+    """What a command ends with; MEANINGS says when. 57 is that of Node's worker, 69 and 75 are from sysexits.h."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    NO_SCHEMA = 4
+    TOO_NEW = 57
+    NOT_THERE = 69
+    UNFINISHED = 75
+
+
+MEANINGS = {
+    ExitCode.OK: "All is well; a worker was told to stop (SIGTERM, SIGINT) and did.",
+    ExitCode.FAILED: "The work failed: with run --once, jobs failed for good; the demo found a difference; or any other error.",
+    ExitCode.USAGE: "The command line is wrong: an option, a payload, a time, a connection string.",
+    ExitCode.UNREACHABLE: "The database cannot be reached, does not let us in, or went away.",
+    ExitCode.NO_SCHEMA: "The schema is missing, or too old: run migrate.",
+    ExitCode.TOO_NEW: "The schema has a breaking migration that this version does not know, or got it just now.",
+    ExitCode.NOT_THERE: "Something needed is not there: the module or attribute to run, a task, an extra, a privilege.",
+    ExitCode.UNFINISHED: "Handlers still ran when the grace was over; their jobs were given back.",
+}
+
+# The first class that fits.
+CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
+    (InvalidJobSpec, ExitCode.USAGE),
+    (InvalidConninfo, ExitCode.USAGE),
+    (InvalidSchemaName, ExitCode.USAGE),
+    (SchemaTooNew, ExitCode.TOO_NEW),
+    (SchemaMissing, ExitCode.NO_SCHEMA),
+    (SchemaTooOld, ExitCode.NO_SCHEMA),
+    (NotSupported, ExitCode.NOT_THERE),
+    (UnknownTask, ExitCode.NOT_THERE),
+)
+
+# Connection exceptions, wrong user or password, no such database, too many connections, the server shuts down.
+UNREACHABLE_STATES = ("08", "28", "3D", "53", "57P")
+
+
+class NotThere(click.ClickException):
+    """Say that something the command needs cannot be had."""
+
+    exit_code = ExitCode.NOT_THERE
+
+
+@attrs.define
+class Settings:
+    """What was asked of all commands alike, before or after the command's name."""
+
+    debug: bool = False
+
+
+class Epilog(click.Command):
+    """A command whose --help ends with the exit codes."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the exit codes, wrapped to the terminal."""
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(int(code)), meaning) for code, meaning in MEANINGS.items()])
+
+
+def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    context.obj.debug = context.obj.debug or value
+
+
+debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_set_debug,
+    help="Show the traceback of an error.",
+)
+
+
+def shared_options(function: F) -> F:
+    """Add --database, --schema and --debug to a command."""
+    database = click.option(
+        "--database", metavar="URL", help="Connection string or URL; else DATABASE_URL, else libpq's PG* variables."
+    )
+    schema = click.option(
+        "--schema", metavar="NAME", help="Schema of the tables; else GRAPHILE_WORKER_SCHEMA, else graphile_worker."
+    )
+    return database(schema(debug_option(function)))
+
+
+def exit_with(run: Callable[[], object], settings: Settings) -> NoReturn:
+    """Run a command and exit with the code it returns, or with that of the error it raises."""
+    try:
+        code = run()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except SystemExit:
+        raise
+    except BaseException as error:
+        code = report(error, settings)
+    _let_go_of_output()
+    sys.exit(code if isinstance(code, int) else ExitCode.OK)
+
+
+def report(error: BaseException, settings: Settings) -> ExitCode:
+    """Write one line about an error to standard error, after its traceback if wanted, and return its exit code."""
+    with contextlib.suppress(OSError, AttributeError):  # standard error may be closed, or never have been open
+        if settings.debug:
+            traceback.print_exception(error)
+        print(f"Error: {describe(error)}", file=sys.stderr, flush=True)
+    return exit_code(error)
+
+
+def exit_code(error: BaseException) -> ExitCode:
+    """Return the exit code for an error."""
+    if isinstance(error, click.ClickException):
+        return ExitCode(error.exit_code)
+    if _is_unreachable(error):
+        return ExitCode.UNREACHABLE
+    return next((code for kind, code in CODES if isinstance(error, kind)), ExitCode.FAILED)
+
+
+def describe(error: BaseException) -> str:
+    """Return what went wrong, and what to do about it, in one line."""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        text = f"{error.format_message()} (see {error.ctx.command_path} --help)"
+    elif isinstance(error, click.ClickException):
+        text = error.format_message()
+    elif isinstance(error, (click.Abort, KeyboardInterrupt)):
+        text = "interrupted"
+    elif isinstance(error, BrokenPipeError):
+        text = "standard output was closed before all was written"
+    elif isinstance(error, psycopg.Error):
+        text = _database_said(error)
+    elif isinstance(error, (GraphileWorkerError, OSError)):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error} (--debug shows where)"
+    return " ".join(text.split())
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    if not isinstance(error, psycopg.OperationalError):
+        return False
+    return error.sqlstate is None or error.sqlstate.startswith(UNREACHABLE_STATES)
+
+
+def _database_said(error: psycopg.Error) -> str:
+    message = error.diag.message_primary or (str(error).strip() or type(error).__name__).split("\n", 1)[0]
+    message = re.sub(r"[^\s'\"]+@", "…@", message)
+    return f"cannot reach the database: {message}" if _is_unreachable(error) else f"the database refused: {message}"
+
+
+def _let_go_of_output() -> None:
+    """Give up what standard output would not take; the interpreter would try again at its end, and complain."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,38 @@
+"""`graphile-worker-py demo`: find examples/notifications and run it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from graphile_worker_py.cli._options import Epilog, NotThere, shared_options
+
+
+@click.command("demo", cls=Epilog)
+@shared_options
+def command(*, database: str | None, schema: str | None) -> None:
+    """Deliver the mail of a small chat, and count whether all of it arrived.
+
+    Without --database or DATABASE_URL a PostgreSQL is started for it, with one the demo has a schema of its own
+    (--schema names it) and drops it at the end.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it leaves nothing behind
+    sys.path.insert(0, str(find_example()))
+    problems = importlib.import_module("demo").main(database or os.environ.get("DATABASE_URL"), schema)
+    if problems:
+        raise click.ClickException("; ".join(problems))
+
+
+def find_example() -> Path:
+    """Return the folder of the example: inside the installed package, or beside it in a checkout."""
+    package = Path(str(files("graphile_worker_py")))
+    for parent in (package, package.parent):
+        if (folder := parent / "examples" / "notifications").is_dir():
+            return folder
+    raise NotThere("this installation is without examples/notifications: install the wheel, or run from a checkout")

@@ -1,0 +1,206 @@
+"""`graphile-worker-py run`: a worker for the tasks of somebody's module, as a daemon or --once.
+
+The first SIGTERM or SIGINT stops it gracefully, a second ends the grace. Threads cannot be ended from outside, so what
+still runs then is given back and the process ends at once: no handler goes on beside the next holder of its job.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import os
+import signal
+import sys
+import traceback
+from typing import NoReturn
+
+import click
+import psycopg
+
+from graphile_worker_py import Job, MigrationError, Queue, Tasks, WorkerPool
+from graphile_worker_py.cli._options import Epilog, ExitCode, NotThere, report, shared_options
+
+logger = logging.getLogger(__name__)
+
+LONGEST = 86_400.0  # seconds; threads cannot wait for ever
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def check_target(context: click.Context, parameter: click.Parameter, text: str) -> tuple[str, str]:
+    """Return a module's name and the path of an attribute in it; raise click.BadParameter if text is not like that."""
+    module, _, attribute = text.partition(":")
+    if module.endswith(".py"):
+        raise click.BadParameter(f"expected the name of a module, not of a file: leave out the .py of {module!r}")
+    if not all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
+        raise click.BadParameter("expected module:attribute, such as myapp.jobs:queue")
+    return module, attribute
+
+
+def check_seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """Return the seconds if threads can wait for so long; raise click.BadParameter otherwise, for NaN too."""
+    if not 0 <= value <= LONGEST or (value == 0 and parameter.name == "poll_interval"):
+        raise click.BadParameter(f"expected more than 0 and at most {LONGEST:.0f} seconds")
+    return value
+
+
+@click.command("run", cls=Epilog)
+@click.argument("target", metavar="MODULE:ATTRIBUTE", callback=check_target)
+@click.option("-c", "--concurrency", type=click.IntRange(1, 1000), default=8, show_default=True, help="Jobs at a time.")
+@click.option("--once", is_flag=True, help="Run what is ready, print a summary, and end.")
+@click.option(
+    "--poll-interval",
+    metavar="S",
+    type=float,
+    default=2.0,
+    show_default=True,
+    callback=check_seconds,
+    help="Seconds between looks when nothing wakes it.",
+)
+@click.option(
+    "--grace",
+    metavar="S",
+    type=float,
+    default=30.0,
+    show_default=True,
+    callback=check_seconds,
+    help="Seconds that running jobs get after the signal to stop.",
+)
+@click.option(
+    "--forbidden-flag",
+    "forbidden_flags",
+    metavar="FLAG",
+    multiple=True,
+    help="Leave jobs with this flag alone. Repeatable.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="What to log, to standard error.",
+)
+@shared_options
+@click.pass_context
+def command(
+    context: click.Context,
+    *,
+    target: tuple[str, str],
+    concurrency: int,
+    once: bool,
+    poll_interval: float,
+    grace: float,
+    forbidden_flags: tuple[str, ...],
+    log_level: str,
+    database: str | None,
+    schema: str | None,
+) -> ExitCode:
+    """Work on the jobs of a Queue, or of a Tasks registry, found at MODULE:ATTRIBUTE.
+
+    The module is looked for in the current directory first. --database and --schema move the queue there.
+    SIGTERM and SIGINT stop it: running jobs are let finish, for the grace; a second signal ends the grace.
+    """
+    # A stop during a slow import is a clean stop as well; the pool has handlers of its own while it works.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        queue = find_queue(*target, database=database, schema=schema)
+        set_up_logging(log_level)
+        pool = WorkerPool(queue, concurrency, poll_interval=poll_interval, grace=grace, forbidden_flags=forbidden_flags)
+    except KeyboardInterrupt:
+        return ExitCode.OK
+    try:
+        code = work(pool, once=once)
+    except KeyboardInterrupt:
+        code = ExitCode.OK
+    except MigrationError as error:
+        code = report(error, context.obj)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # it is ending already
+    if jobs := pool.stop(timeout=0):
+        end_at_once(pool, jobs, code or ExitCode.UNFINISHED)
+    queue.close()
+    return code
+
+
+def work(pool: WorkerPool, *, once: bool) -> ExitCode:
+    """Run the pool until it is told to stop, or once; return the exit code for what it did."""
+    if not once:
+        pool.run()
+        return ExitCode.OK
+    summary = pool.run_once()
+    click.echo(
+        f"{summary.completed} completed, {summary.retrying} failed and will be tried again, "
+        f"{summary.failed} failed for good"
+    )
+    return ExitCode.FAILED if summary.failed else ExitCode.OK
+
+
+def end_at_once(pool: WorkerPool, jobs: list[Job], code: ExitCode) -> NoReturn:
+    """Give back the jobs whose handlers still run, and end the process before they can do more."""
+    names = ", ".join(f"{job.id} ({job.task_identifier})" for job in jobs)
+    try:
+        pool.release(jobs)
+        logger.error("given back while their handlers still ran: %s", names)
+    except psycopg.Error as error:
+        logger.error("these jobs still run and stay locked, for they could not be given back: %s: %s", names, error)
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def set_up_logging(level: str) -> None:
+    """Log to standard error, unless the module has set up logging itself; our own level is as asked in any case."""
+    logging.basicConfig(level=level.upper(), format=LOG_FORMAT)
+    logging.getLogger("graphile_worker_py").setLevel(level.upper())
+
+
+def find_queue(module: str, attribute: str, *, database: str | None, schema: str | None) -> Queue:
+    """Return the queue to work on, moved where the options say; raise NotThere if there is none."""
+    found = find(module, attribute)
+    if isinstance(found, Tasks):
+        queue = Queue(database, schema=schema)
+        queue.include(found)
+        return queue
+    if not isinstance(found, Queue):
+        raise NotThere(f"{module}:{attribute} is a {type(found).__name__}, expected a Queue or a Tasks registry")
+    if database or schema:
+        # A schema alone moves the queue within the database it has.
+        here = found.database
+        found.point_at(database or here._given or here._conninfo, schema=schema)
+    return found
+
+
+def find(module: str, attribute: str) -> object:
+    """Import the module and return its attribute; raise NotThere, saying which of the two could not be had and why."""
+    sys.path.insert(0, os.getcwd())
+    imported = load(module)
+    try:
+        return functools.reduce(getattr, attribute.split("."), imported)
+    except AttributeError as error:
+        names = [name for name, value in vars(imported).items() if isinstance(value, (Queue, Tasks))]
+        hint = f"; it has {', '.join(names)}" if names else ""
+        raise NotThere(f"module {module!r} has no attribute {attribute!r}{hint}") from error
+
+
+def load(module: str) -> object:
+    """Import a module; what it raises itself becomes NotThere, unless the exit code of the error says more."""
+    try:
+        return importlib.import_module(module)
+    except (psycopg.Error, MigrationError):
+        raise  # it looks into the database when it is imported
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            raise NotThere(f"there is no module {error.name!r}, here ({os.getcwd()}) or installed") from error
+        raise NotThere(f"module {module!r} imports {error.name!r}, which is not there{where(error)}") from error
+    except SyntaxError as error:
+        place = f"{error.filename}, line {error.lineno}"
+        raise NotThere(f"module {module!r} cannot be imported: {error.msg} ({place})") from error
+    except (Exception, SystemExit) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise NotThere(f"module {module!r} cannot be imported, it raised {what}{where(error)}") from error
+
+
+def where(error: BaseException) -> str:
+    """Return the place that raised an error, in parentheses."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""
