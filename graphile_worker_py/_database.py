@@ -2,7 +2,7 @@
 
 Connections come from psycopg_pool, in autocommit, so a statement is one round trip. An idle connection the server
 has closed is found without asking the server: its socket has something to read (the end of the stream, or the
-server's farewell), and the pool is told to bring another. A process that was forked starts over with a pool of
+server's farewell), and another is taken. A process that was forked starts over with a pool of
 its own; the inherited sockets belong to the parent and are left alone, unclosed.
 
 Statements live in sql/, one to a file. `{schema}` becomes the quoted schema, `{job}` the columns of Job for a row
@@ -15,6 +15,7 @@ import atexit
 import os
 import select
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -55,6 +56,9 @@ JOB_COLUMNS = """j.id, j.job_queue_id, j.payload::text, j.priority,
     j.revision, case when j.flags is not null then array(select jsonb_object_keys(j.flags)) end as flags"""
 
 
+# What the server says when it is away or busy, rather than when it cannot do what it was asked.
+PASSING = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
+
 _BY_INDEX = (
     b"select set_config(name, 'off', true)"
     b" from unnest('{jit,enable_seqscan,enable_bitmapscan,enable_sort}'::text[]) as name;\n"
@@ -87,7 +91,8 @@ def compose(text: str, schema: str) -> sql.Composed:
 
 @lru_cache(maxsize=1024)
 def _statement(name: str, schema: str) -> bytes:
-    text = files("graphile_worker_py").joinpath("sql").joinpath(f"{name}.sql").read_text("utf-8")
+    lines = files("graphile_worker_py").joinpath("sql").joinpath(f"{name}.sql").read_text("utf-8").splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("--"))  # what is for readers need not travel
     identifier = sql.Identifier(schema).as_string().replace("%", "%%")
     return (
         sql.SQL(cast("Any", text))
@@ -102,12 +107,11 @@ def run_script(connection: Connection, text: str, schema: str) -> None:
         cursor.execute(compose(text, schema), prepare=False)
 
 
-def refuse_stale(connection: Connection) -> None:
-    """Raise OperationalError if an idle connection has something to read: the server has hung up, or is about to."""
+def _is_stale(connection: Connection) -> bool:
+    """Say whether an idle connection has something to read: the server has hung up, or is about to."""
     waiting = select.poll()  # select.select() cannot watch a descriptor past 1023
     waiting.register(connection.fileno(), select.POLLIN)
-    if waiting.poll(0):
-        raise psycopg.OperationalError("the server closed this idle connection")
+    return bool(waiting.poll(0))
 
 
 class Database:
@@ -150,16 +154,26 @@ class Database:
             yield own_connection(given)
             return
         pool = self.pool()
-        try:
-            borrowed = pool.getconn(timeout=self.connect_timeout)
-        except PoolTimeout:
-            self.connect().close()  # raises the reason, if the server cannot be reached
-            raise
+        borrowed = self._borrowed(pool)
         try:
             with borrowed:
                 yield borrowed
         finally:
             pool.putconn(borrowed)
+
+    def _borrowed(self, pool: ConnectionPool[Any]) -> Connection:
+        """Take a connection that is alive; not the pool's own `check`, which waits a second after each dead one."""
+        deadline = time.monotonic() + self.connect_timeout
+        while True:
+            try:
+                connection = pool.getconn(timeout=deadline - time.monotonic())
+            except PoolTimeout:
+                self.connect().close()  # raises the reason, if the server cannot be reached
+                raise
+            if not _is_stale(connection):
+                return connection
+            connection.close()
+            pool.putconn(connection)
 
     def run(self, name: str, params: Mapping[str, Any] | None = None, *, connection: object = None) -> list[Row]:
         """Run sql/<name>.sql and return its rows; on a pooled connection it is committed."""
@@ -243,7 +257,6 @@ class Database:
             min_size=self._min_size,
             max_size=max(self._min_size, self._max_size),
             open=False,
-            check=refuse_stale,
             reconnect_timeout=2 * self.connect_timeout,
             name="graphile-worker-py",
         )

@@ -84,7 +84,7 @@ def test_an_error_the_database_cannot_store_is_replaced_and_harms_no_other(
 
                 @queue.task
                 def task(payload: dict[str, str]) -> None:
-                    raise ValueError(payload["text"] + ("☃" if payload["text"] == "b" else ""))
+                    raise ValueError(payload["text"] + (chr(0x2603) if payload["text"] == "b" else ""))
 
                 ids = [queue.add_job("task", {"text": text}).id for text in "abc"]
                 assert queue.run_once(3) == RunSummary(completed=0, retrying=3, failed=0)
@@ -118,14 +118,10 @@ def test_the_last_attempt_fails_for_good(queue: Queue) -> None:
     assert queue.run_once() == RunSummary(0, 0, 0)
 
 
-@pytest.mark.parametrize(
-    "poison", ["[" * 100_000 + "]" * 100_000, "1" * 5000], ids=["nested 100,000 deep", "5,000 digits"]
-)
-def test_a_payload_python_cannot_read_fails_alone(queue: Queue, db: psycopg.Connection, poison: str) -> None:
+def test_a_payload_python_cannot_read_fails_alone(queue: Queue, db: psycopg.Connection) -> None:
     seen: list[int] = []
     queue.task("read")(seen.append)
-    queue.add_jobs([])
-    for payload in ("1", poison, "3"):
+    for payload in ("1", "9" * 5000, "3"):  # Python refuses to read more than 4,300 digits
         db.execute("select graphile_worker.add_job('read', %s::json)", [payload])
     assert queue.run_once(1) == RunSummary(completed=2, retrying=1, failed=0)
     assert seen == [1, 3]
@@ -216,7 +212,7 @@ def test_killed_connections_lose_nothing(
 
 
 def test_a_claim_whose_answer_got_lost_is_given_back(
-    queue: Queue, db: psycopg.Connection, pools: Callable[..., WorkerPool]
+    queue: Queue, db: psycopg.Connection, pools: Callable[..., WorkerPool], migrated_url: str
 ) -> None:
     done = threading.Event()
     queue.task("work")(lambda payload: done.set())
@@ -228,11 +224,10 @@ def test_a_claim_whose_answer_got_lost_is_given_back(
     )
     waiting = (
         "select pg_terminate_backend(pid) from pg_stat_activity "
-        "where datname = current_database() and wait_event_type = 'Lock' and query like '%claimed%'"
+        "where datname = current_database() and wait_event_type = 'Lock' and query like '%set_config%'"
     )
-    with db.transaction():
-        db.execute("lock table graphile_worker._private_job_queues in access exclusive mode")
-        pool.nudge()
+    with psycopg.connect(migrated_url) as blocker:
+        blocker.execute("lock table graphile_worker._private_job_queues in access exclusive mode")
         deadline = time.monotonic() + 30
         while not db.execute(waiting).fetchall():
             assert time.monotonic() < deadline

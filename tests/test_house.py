@@ -396,3 +396,9 @@ def test_unclean_files_are_found(tmp_path: Path) -> None:
     names = [line.split(":")[0] for line in unclean_files(package, exceptions={})]
     assert names == ["a.md", "b.sh", "package-lock.json", "utils.py", "uv.lock"]
     assert len(unclean_files(package, exceptions={"a.md": "-"})) == 4
+
+
+def test_statements_are_ascii() -> None:
+    """A database whose encoding lacks a character refuses the statement, comments and all."""
+    for path in [*(PACKAGE / "sql").glob("*.sql"), *(ROOT / "migrations").glob("*.sql")]:
+        assert path.read_text("utf-8").isascii(), path

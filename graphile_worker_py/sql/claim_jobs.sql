@@ -5,7 +5,7 @@
 -- whole instead of taking its second job. queued then locks what is still ready of those heads and keeps the first of
 -- each queue, ids deciding between equal times. heads has no index of its own and walks over whatever stands before
 -- the jobs it finds, so it is run only where `with_queues` asks for it and a queue is free.
--- free takes jobs without a queue, in index order. `id = any (array(…))` keeps the primary key in use whatever the
+-- free takes jobs without a queue, in index order. `id = any (array(...))` keeps the primary key in use whatever the
 -- statistics say; a join here has been seen to scan the whole table.
 with wanted as materialized (
     select array(

@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 import psycopg
 
-from graphile_worker_py._database import Database
+from graphile_worker_py._database import PASSING, Database
 from graphile_worker_py._service import Service
 from graphile_worker_py.events import Events, JobCompleted, JobFailed, JobLost
 from graphile_worker_py.jobs import Job, Kind, Outcome
@@ -27,9 +27,6 @@ logger = logging.getLogger(__name__)
 LARGEST_BATCH = 1000
 MOST_WAITING = 1000
 LAST_TRIES = 10.0  # seconds
-
-# What the database says when it is away or busy, rather than when it cannot take a value we sent.
-PASSING = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
 
 
 class Completer(Service):

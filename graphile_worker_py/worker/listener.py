@@ -50,7 +50,7 @@ class Listener(Service):
             while not self.stopping.is_set():
                 self._wait(connection)
                 for notification in connection.notifies(timeout=0):
-                    self._hear(notification)
+                    self.hear(notification)
         finally:
             connection.close()
         return None
@@ -67,7 +67,8 @@ class Listener(Service):
         waiting.register(self._inner.fileno(), select.POLLIN)
         waiting.poll()
 
-    def _hear(self, notification: Notify) -> None:
+    def hear(self, notification: Notify) -> None:
+        """Act on a notification; what cannot be read counts as one new job."""
         told = _told(notification.payload)
         if notification.channel == ADDED:
             count = told.get("count", 1)

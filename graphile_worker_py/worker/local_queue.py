@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 
 import psycopg
 
-from graphile_worker_py._database import Database
+from graphile_worker_py._database import PASSING, Database
 from graphile_worker_py._service import Service
 from graphile_worker_py.jobs import Job
 
@@ -34,7 +34,8 @@ QUEUES_INTERVAL = 0.1  # seconds to leave queues alone after a full claim that f
 class LocalQueue(Service):
     """The one place in a pool that claims. `tasks` names what to claim, `forbidden_flags` what to leave.
 
-    With `once`, `drained` is set as soon as nothing is ready in the database and nothing is held here.
+    `on_end` makes it stop at the end of the work: it is called as soon as nothing is ready in the database and nothing
+    held here, or with the error of a claim that no further try can mend.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class LocalQueue(Service):
         tasks: Callable[[], list[str]],
         forbidden_flags: Callable[[], list[str]],
         poll_interval: float,
-        on_drained: Callable[[], None] | None = None,
+        on_end: Callable[[Exception | None], None] | None = None,
     ) -> None:
         super().__init__("local queue")
         self._database = database
@@ -53,7 +54,7 @@ class LocalQueue(Service):
         self._tasks = tasks
         self._forbidden_flags = forbidden_flags
         self._poll_interval = poll_interval
-        self._on_drained = on_drained
+        self._on_end = on_end
         self._changed = threading.Condition()
         self._ready: deque[Job] = deque()
         self._held: set[int] = set()
@@ -93,7 +94,7 @@ class LocalQueue(Service):
                 freed = freed or job.job_queue_id is not None
             if freed:
                 self._next_look_at_queues = 0.0
-            if freed or (self._on_drained is not None and not self._held):
+            if freed or (self._on_end is not None and not self._held):
                 self.wake()
 
     def step(self) -> float | None:
@@ -119,8 +120,8 @@ class LocalQueue(Service):
         if not full and not everywhere:
             self._next_look_at_queues = 0.0
             return 0
-        if not jobs and not held_before and self._on_drained is not None:
-            self._on_drained()
+        if not jobs and not held_before and self._on_end is not None:
+            self._on_end(None)
         return self._poll_interval
 
     def close(self) -> None:
@@ -155,7 +156,12 @@ class LocalQueue(Service):
             "with_queues": with_queues,
         }
         self._answer_lost = True
-        rows = self._database.run_by_index("claim_jobs", parameters)
+        try:
+            rows = self._database.run_by_index("claim_jobs", parameters)
+        except psycopg.Error as error:
+            if self._on_end is not None and not isinstance(error, PASSING):
+                self._on_end(error)
+            raise
         self._answer_lost = False
         self._claimed_at = time.monotonic()
         return [Job(*row) for row in rows]

@@ -156,11 +156,12 @@ class WorkerPool:
             tasks=self.queue.tasks.identifiers,
             forbidden_flags=self._flags,
             poll_interval=self._poll_interval,
-            on_drained=(lambda: self._inbox.put("drained")) if once else None,
+            on_end=self._inbox.put if once else None,
         )
         completer = Completer(database, self.id, events=self.queue.events, on_settled=local_queue.settled)
         self._crew = Crew(self.concurrency, take=local_queue.get, work=self._work, deliver=completer.put)
         self._started, self._stack = True, ExitStack()
+        self.queue.events.emit(PoolStarted(self.id, self.concurrency, tuple(self.queue.tasks.identifiers())))
         completer.start()
         self._stack.callback(completer.stop)
         self._stack.callback(self._helpers.close)
@@ -170,7 +171,6 @@ class WorkerPool:
         self._quiet.callback(local_queue.stop)
         if not once:
             self._attend(local_queue)
-        self.queue.events.emit(PoolStarted(self.id, self.concurrency, tuple(self.queue.tasks.identifiers())))
 
     def _attend(self, local_queue: LocalQueue) -> None:
         """Start what only a lasting pool needs."""
