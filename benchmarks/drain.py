@@ -91,13 +91,12 @@ def main() -> None:
         return
     with ExitStack() as stack:
         url = arguments.url or stack.enter_context(EmbeddedPostgres(settings={"fsync": "on"})).url
-        rounds = [
-            (measure(url, "worker", arguments), measure(url, "loop", arguments)) for _ in range(arguments.rounds)
-        ]
+        rounds = [(measure(url, "worker", arguments), measure(url, "loop", arguments)) for _ in range(arguments.rounds)]
     ours, bare = ([result[side] for result in rounds] for side in (0, 1))
     ratio = statistics.median(a[0] / b[0] for a, b in zip(ours, bare, strict=True))
     print(f"{arguments.jobs} no-op jobs, concurrency {arguments.concurrency}, median of {arguments.rounds} rounds")
-    print(f"worker     {statistics.median(r[0] for r in ours):10,.0f} jobs/s   {max(r[1] for r in ours):5.0f} MB at most")
+    memory = max(result[1] for result in ours)
+    print(f"worker     {statistics.median(r[0] for r in ours):10,.0f} jobs/s   {memory:5.0f} MB at most")
     print(f"bare loop  {statistics.median(r[0] for r in bare):10,.0f} jobs/s")
     print(f"ratio      {ratio:10.2f}")
 

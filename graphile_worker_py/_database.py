@@ -2,8 +2,8 @@
 
 Connections come from psycopg_pool, in autocommit, so a statement is one round trip. An idle connection the server
 has closed is found without asking the server: its socket has something to read (the end of the stream, or the
-server's farewell), and another is taken. A process that was forked starts over with a pool of
-its own; the inherited sockets belong to the parent and are left alone, unclosed.
+server's farewell), and another is taken. A process that was forked starts over with a pool of its own; the inherited
+sockets belong to the parent and are left alone, unclosed.
 
 Statements live in sql/, one to a file. `{schema}` becomes the quoted schema, `{job}` the columns of Job for a row
 called j; a percent sign in the schema's name is doubled, because every statement is run with parameters.
@@ -183,8 +183,8 @@ class Database:
     def run_by_index(self, name: str, params: Mapping[str, Any]) -> list[Row]:
         """Run sql/<name>.sql with plans that follow indexes whatever the statistics say, and return its rows.
 
-        On a freshly filled table PostgreSQL sorts 100,000 rows to find the first 500 (80 ms against 4, seen on 15), and a
-        plan type that is switched off may start the JIT (320 ms). The settings travel in front of the statement in one
+        On a freshly filled table PostgreSQL sorts 100,000 rows to find the first 500 (80 ms against 4, seen on 15), and
+        a plan type that is switched off may start the JIT (320 ms). The settings travel in front of the statement in one
         simple query: one round trip, one transaction, and nothing is left behind on the session, a pooler's included.
         """
         with self.connection() as conn, psycopg.ClientCursor(conn, row_factory=tuple_row) as cursor:
@@ -195,13 +195,12 @@ class Database:
 
     def run_on(self, connection: Connection, name: str, params: Mapping[str, Any] | None = None) -> list[Row]:
         """Run sql/<name>.sql on this very connection and return its rows. Raises SchemaMissing for a missing table."""
-        with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
-            with self._translated_errors():
-                # Results in binary, because psycopg reads times as text in one DateStyle only.
-                cursor.execute(_statement(name, self.schema), params or {}, binary=True)
-                if cursor.description is None and not _pipelined(connection):
-                    return []
-                return cursor.fetchall()
+        with psycopg.Cursor(connection, row_factory=tuple_row) as cursor, self._translated_errors():
+            # Results in binary, because psycopg reads times as text in one DateStyle only.
+            cursor.execute(_statement(name, self.schema), params or {}, binary=True)
+            if cursor.description is None and not _pipelined(connection):
+                return []
+            return cursor.fetchall()
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
@@ -230,7 +229,8 @@ class Database:
             target: Any = pool.conninfo() if callable(pool.conninfo) else pool.conninfo
             keywords: Any = pool.kwargs() if callable(pool.kwargs) else pool.kwargs or {}
             return cast("Connection", pool.connection_class.connect(target, **{**keywords, "autocommit": True}))
-        return psycopg.connect(self._target(), **self._keywords())
+        connection: Connection = psycopg.connect(self._target(), **self._keywords())
+        return connection
 
     def pool(self) -> ConnectionPool[Any]:
         """Return the pool, opened; the first call fails at once, with the reason, if the server cannot be reached."""

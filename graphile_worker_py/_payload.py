@@ -56,7 +56,7 @@ def _refuse(path: Any, problem: str) -> InvalidJobSpec:
     return InvalidJobSpec(f"payload{''.join(reversed(steps))}: {problem}")
 
 
-def _plain(value: Any, path: Any) -> Any:
+def _plain(value: Any, path: Any) -> Any:  # noqa: PLR0911 - one return for each kind of JSON value
     """Return value rebuilt from what json.dumps prints faithfully."""
     kind = type(value)
     if kind is str:

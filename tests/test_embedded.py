@@ -91,6 +91,7 @@ def shared_memory(data: Path) -> Callable[[], bool]:
 
 
 START = """
+import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits it ignored
 from graphile_worker_py.embedded import EmbeddedPostgres
 server = EmbeddedPostgres({directory!r}).start()
 print(server.url, flush=True)

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from psycopg import Notify
+from psycopg import Notify, sql
 
 from graphile_worker_py import (
     GraphileWorkerError,
@@ -278,7 +278,7 @@ def test_stopping_gives_back_what_nobody_started(queue: Queue, pools: Pools, db:
     assert claimed > 1, "nothing was fetched ahead, so this test shows nothing"
     stuck = pool.stop(timeout=0.01)
     assert [job.payload for job in stuck] == [300]
-    rows = "select count(*) filter (where locked_by is not null), max(attempts) from graphile_worker.jobs where id <> %s"
+    rows = "select count(locked_by), max(attempts) from graphile_worker.jobs where id <> %s"
     assert db.execute(rows, [stuck[0].id]).fetchone() == (0, 0)
     go.set()
     assert pool.stop(30) == []
@@ -393,13 +393,12 @@ def test_notifications_are_read_leniently(queue: Queue, payload: str, nudges: in
 def test_locks_older_than_four_hours_are_cleared(queue: Queue, db: psycopg.Connection) -> None:
     jobs = [queue.add_job("work", queue_name=f"q{age}") for age in (3, 5)]
     for job, hours in zip(jobs, (3, 5), strict=True):
-        for table, column in (("_private_jobs", "id"), ("_private_job_queues", "id")):
-            key = job.id if table == "_private_jobs" else job.job_queue_id
-            db.execute(
-                f"update graphile_worker.{table} set locked_by = 'dead', locked_at = now() - make_interval(hours => %s)"
-                f" where {column} = %s",
-                [hours, key],
+        for table, id in (("_private_jobs", job.id), ("_private_job_queues", job.job_queue_id)):
+            statement = sql.SQL(
+                "update graphile_worker.{} set locked_by = 'dead', locked_at = now() - make_interval(hours => %s) "
+                "where id = %s"
             )
+            db.execute(statement.format(sql.Identifier(table)), [hours, id])
         db.execute("update graphile_worker._private_jobs set attempts = 1 where id = %s", [job.id])
     sweeper = Sweeper(queue.database, first=0)
     sweeper.start()

@@ -196,7 +196,7 @@ def _joined(errors: dict[int, BaseException], items: int) -> str:
 
 
 def describe(error: BaseException, *, longest: int = LONGEST_ERROR) -> str:
-    """Put an exception into words for last_error: its message first, then its traceback, at most `longest` characters."""
+    """Put an exception into words for last_error: its message, then its traceback, at most `longest` characters."""
     try:
         own = error.__traceback__
         while own is not None and own.tb_frame.f_code.co_filename == __file__:

@@ -36,7 +36,7 @@ class WorkerPool:
 
     concurrency: handlers at a time (threads). poll_interval: seconds between looks at the table when nothing wakes the
     pool. grace: seconds that run() lets handlers go on after a signal. helper_threads: for ctx.submit and ctx.map, of
-    all handlers together. forbidden_flags: jobs with one of these are left alone; a callable is asked before each claim.
+    all handlers together. forbidden_flags: jobs with one of these are left alone; a callable is asked at each claim.
     Raises UnknownTask at start where no task is registered, and MigrationError where the schema does not fit.
     """
 
@@ -112,7 +112,7 @@ class WorkerPool:
             return self._stopped_after(self._inbox.get())
 
     def run_once(self) -> RunSummary:
-        """Run all jobs that are ready, and those that become ready by it, then stop. Signals end it early, as in run()."""
+        """Run all jobs that are ready, and those that become ready by it, then stop. Signals end it early."""
         counts: Counter[str] = Counter()
 
         def count(event: JobCompleted | JobFailed) -> None:
@@ -128,7 +128,7 @@ class WorkerPool:
         return RunSummary(counts["completed"], counts["retrying"], counts["failed"])
 
     def release(self, jobs: Iterable[Job]) -> None:
-        """Give jobs back, attempt and all, although their handlers still run: only for a process that ends right after."""
+        """Give jobs back, attempt and all, while their handlers still run: for a process that ends right after."""
         if self._local_queue is not None:
             self._local_queue.give_back(list(jobs))
 
@@ -230,6 +230,6 @@ def _flag_source(flags: FlagSource) -> Callable[[], list[str]]:
 
 def _too_new(number: int | None) -> SchemaTooNew:
     return SchemaTooNew(
-        f"the schema was changed by breaking migration {number or 'of unknown number'}, which this version does not know: "
-        "upgrade graphile-worker-py"
+        f"the schema was changed by breaking migration {number or 'of unknown number'}, "
+        "which this version does not know: upgrade graphile-worker-py"
     )
