@@ -30,7 +30,7 @@ types: $(VENV)/.installed-dev ## Check the types of the package and of those who
 	$(BIN)/mypy $(ARGS)
 
 bench: $(VENV)/.installed-dev ## Measure jobs per second beside a bare loop of statements
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python benchmarks/drain.py $(ARGS)
 
 build: $(VENV)/.installed-dev ## Build the source archive and the wheel into dist/
 	$(BIN)/python -m build --no-isolation $(ARGS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from graphile_worker_py._database import Connection, Database
@@ -25,7 +25,12 @@ def moment(run_at: datetime | timedelta | None) -> dict[str, object]:
     """Return run_at as the statements take it: a moment, or a delay from the database's now."""
     if isinstance(run_at, timedelta):
         return {"run_at": None, "delay": _interval(run_at)}
-    return {"run_at": run_at, "delay": None}
+    return {"run_at": run_at and _in_utc(run_at), "delay": None}
+
+
+def _in_utc(run_at: datetime) -> datetime:
+    # PostgreSQL reads no offset with fractions of a second, such as an exact local mean time has.
+    return run_at.astimezone(timezone.utc)
 
 
 def _interval(delay: timedelta) -> str:
@@ -112,7 +117,7 @@ def _record(spec: JobSpec) -> str:
     if isinstance(spec.run_at, timedelta):
         fields["delay"] = _interval(spec.run_at)
     elif spec.run_at is not None:
-        fields["run_at"] = spec.run_at.isoformat()
+        fields["run_at"] = _in_utc(spec.run_at).isoformat()
     text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
     return text if spec.raw_payload is None else f'{text[:-1]},"payload":{spec.raw_payload}}}'
 

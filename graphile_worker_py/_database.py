@@ -282,7 +282,7 @@ class Database:
         named = libpq.conninfo_to_dict(self._target())
         defaults = {
             "connect_timeout": max(2, round(self.connect_timeout)),
-            "application_name": "graphile-worker-py",
+            "fallback_application_name": "graphile-worker-py",  # a PGAPPNAME goes first
             "client_encoding": "utf8",
         }
         return keywords | {name: value for name, value in defaults.items() if name not in named}

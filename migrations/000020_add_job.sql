@@ -244,6 +244,8 @@ begin
   for attempt in 1 .. 10 loop
     -- Rows that have one of the keys are locked in the order of the keys: two callers with the same keys in another
     -- order wait for each other but not in a circle. Whether a row is available is asked of what was locked.
+    -- Keys that are new are inserted in the order of the specs, the order in which jobs of one queue are run; two
+    -- callers who bring the same new keys in another order may wait in a circle, which PostgreSQL breaks (40P01).
     select array_agg(l.id) filter (where not l.is_available)
     into superseded
     from (

@@ -5,6 +5,8 @@ A command's module is imported when it is called, so that `add` does not wait fo
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -29,10 +31,12 @@ class _Commands(_options.Epilog, click.Group):
         return command
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run the command line and exit; errors are shown here, and not by click."""
         settings = _options.Settings()
-        _options.exit_with(
-            lambda: super(_Commands, self).main(*args, **extra, obj=settings, standalone_mode=False), settings
-        )
+        run: Callable[..., Any] = super().main
+        width = min(80, shutil.get_terminal_size().columns) - 2
+        more = {"obj": settings, "terminal_width": width, "standalone_mode": False}
+        _options.exit_with(lambda: run(*args, **extra | more), settings)
 
 
 @click.group(cls=_Commands, invoke_without_command=True)

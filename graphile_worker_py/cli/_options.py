@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TypeVar
 
 import attrs
@@ -49,7 +49,7 @@ class ExitCode(enum.IntEnum):
 
 MEANINGS = {
     ExitCode.OK: "All is well; a worker was told to stop (SIGTERM, SIGINT) and did.",
-    ExitCode.FAILED: "The work failed: with run --once, jobs failed for good; the demo found a difference; or any other error.",
+    ExitCode.FAILED: "The work failed: jobs of run --once for good, the demo's comparison; or any other error.",
     ExitCode.USAGE: "The command line is wrong: an option, a payload, a time, a connection string.",
     ExitCode.UNREACHABLE: "The database cannot be reached, does not let us in, or went away.",
     ExitCode.NO_SCHEMA: "The schema is missing, or too old: run migrate.",
@@ -87,8 +87,21 @@ class Settings:
     debug: bool = False
 
 
+class _Formatter(click.HelpFormatter):
+    """Help that can be read on 40 columns: the names leave room for what is said about them."""
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        super().write_dl(list(rows), min(col_max, self.width // 3), col_spacing)
+
+
+class _Context(click.Context):
+    formatter_class = _Formatter
+
+
 class Epilog(click.Command):
     """A command whose --help ends with the exit codes."""
+
+    context_class = _Context
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the exit codes, wrapped to the terminal."""
