@@ -198,7 +198,8 @@ class Page:
             Path(named[1]).write_text(block.text, "utf-8")
             return
         self.screen = Screen(block.prints, lambda: os.kill(os.getpid(), signal.SIGINT))
-        code = compile("\n" * (block.line - 1) + block.text, str(self.path), "exec")
+        text = "\n" * (block.line - 1) + block.text
+        code = compile(text, str(self.path), "exec", dont_inherit=True)
         with contextlib.redirect_stdout(self.screen):
             exec(code, self.session.__dict__)  # noqa: S102 - the page's own code
         self.screen.check()
@@ -304,3 +305,7 @@ def test_what_a_page_shows_is_what_happens(page: Path, tmp_path: Path, database_
 def test_every_exception_is_needed() -> None:
     shown = [command.text for page in PAGES for block in blocks(page) if block.kind == "console" for command in commands(block)]
     assert [pattern for pattern, *_ in NOT_RUN if not any(re.fullmatch(pattern, text) for text in shown)] == []
+
+
+if __name__ == "__main__":
+    sys.exit(run_here(Path(sys.argv[1]), float(sys.argv[2])))

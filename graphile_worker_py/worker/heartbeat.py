@@ -19,7 +19,7 @@ SWEEP_INTERVAL = (480.0, 600.0)
 
 
 class Sweeper(Service):
-    """Clears stale locks, of jobs and of queues, whoever held them; `first` is the delay in seconds before it begins."""
+    """Clears stale locks, of jobs and of queues, whoever held them; `first` is the delay before that in seconds."""
 
     def __init__(self, database: Database, *, first: float | None = None) -> None:
         super().__init__("sweeper")
