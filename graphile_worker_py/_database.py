@@ -61,7 +61,7 @@ PASSING = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalErr
 
 _BY_INDEX = (
     b"select set_config(name, 'off', true)"
-    b" from unnest('{jit,enable_seqscan,enable_bitmapscan,enable_sort}'::text[]) as name;\n"
+    b" from unnest('{jit,enable_seqscan,enable_bitmapscan,enable_sort}'::text[]) as name"
 )
 
 
@@ -166,7 +166,7 @@ class Database:
         deadline = time.monotonic() + self.connect_timeout
         while True:
             try:
-                connection = pool.getconn(timeout=deadline - time.monotonic())
+                connection: Connection = pool.getconn(timeout=deadline - time.monotonic())
             except PoolTimeout:
                 self.connect().close()  # raises the reason, if the server cannot be reached
                 raise
@@ -184,13 +184,13 @@ class Database:
         """Run sql/<name>.sql with plans that follow indexes whatever the statistics say, and return its rows.
 
         On a freshly filled table PostgreSQL sorts 100,000 rows to find the first 500 (80 ms against 4, seen on 15), and
-        a plan type that is switched off may start the JIT (320 ms). The settings travel in front of the statement in one
-        simple query: one round trip, one transaction, and nothing is left behind on the session, a pooler's included.
+        a plan type that is switched off may start the JIT (320 ms). The settings hold for one transaction, which goes
+        out in one piece: one round trip, and nothing is left behind on the session, a pooler's included.
         """
-        with self.connection() as conn, psycopg.ClientCursor(conn, row_factory=tuple_row) as cursor:
-            with self._translated_errors():
-                cursor.execute(_BY_INDEX + _statement(name, self.schema), params)
-            cursor.nextset()
+        with self.connection() as conn, psycopg.Cursor(conn, row_factory=tuple_row) as cursor:
+            with self._translated_errors(), conn.pipeline(), conn.transaction():
+                conn.execute(_BY_INDEX)
+                cursor.execute(_statement(name, self.schema), params, binary=True)
             return cursor.fetchall()
 
     def run_on(self, connection: Connection, name: str, params: Mapping[str, Any] | None = None) -> list[Row]:

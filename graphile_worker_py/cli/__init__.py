@@ -30,6 +30,12 @@ class _Commands(_options.Epilog, click.Group):
         command: click.Command = import_module(f"{__name__}.{cmd_name}").command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # click would end the process without a word
+            raise click.ClickException("standard output was closed before all was written") from error
+
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run the command line and exit; errors are shown here, and not by click."""
         settings = _options.Settings()

@@ -174,8 +174,6 @@ def describe(error: BaseException) -> str:
         text = error.format_message()
     elif isinstance(error, (click.Abort, KeyboardInterrupt)):
         text = "interrupted"
-    elif isinstance(error, BrokenPipeError):
-        text = "standard output was closed before all was written"
     elif isinstance(error, psycopg.Error):
         text = _database_said(error)
     elif isinstance(error, (GraphileWorkerError, OSError)):
