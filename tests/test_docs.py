@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import doctest
-import importlib
-import inspect
 import io
 import os
 import re
@@ -44,36 +42,33 @@ from graphile_worker_py.cli import main
 from graphile_worker_py.cli._options import MEANINGS
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 KINDS = ("python", "console", "sql", "text")
 DEADLINE = 60.0  # seconds for a page
 
 
-def names_a_target(target: str) -> None:
+def is_a_target(target: str) -> None:
     assert re.search(rf"^{target}:.* ## ", (ROOT / "Makefile").read_text("utf-8"), re.M), f"no target {target!r}"
 
 
-def names_this_project(extras: str | None) -> None:
+def is_an_extra(extra: str | None) -> None:
     text = (ROOT / "pyproject.toml").read_text("utf-8")
-    assert 'name = "graphile-worker-py"' in text
-    for extra in (extras or "").split(","):
-        assert not extra or re.search(rf"^{extra} = \[", text, re.M), f"no extra {extra!r}"
+    assert extra is None or re.search(rf"^{extra} = \[", text, re.M), f"no extra {extra!r}"
 
 
-# Commands that are not run, each with why and with what is checked instead.
-NOT_RUN: tuple[tuple[str, str, Callable[..., None]], ...] = (
-    (r"make (\w+)", "make demo and make test take minutes, and the second would run this test again", names_a_target),
-    (r"pip install '?\.(?:\[(.+)\])?'?", "it would change the environment the tests run in", names_this_project),
-    (r"pip install '?graphile-worker-py(?:\[(.+)\])?'?", "the same", names_this_project),
+def run_sql(text: str) -> None:
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute(text.encode())
+
+
+# Commands that are not run, each with why, and with what is done instead.
+NOT_RUN: tuple[tuple[str, str, Callable[..., object]], ...] = (
+    (r"make (\w+)", "make demo and make test take minutes, and the second would run this test again", is_a_target),
+    (r"pip install (?:\.|'\.\[(.+)\]')", "it would change the environment the tests run in", is_an_extra),
     (r"createdb app", "there is a database already, with a name of this test's", lambda: None),
     (r"export DATABASE_URL=postgresql:///app", "the same; DATABASE_URL is set to it", lambda: None),
+    (r'psql "\$DATABASE_URL" < (\S+)', "psql may not be here", lambda name: run_sql(Path(name).read_text("utf-8"))),
 )
-
-# Commands that may be missing where the tests run: a stand-in of the same name, as a Python program.
-STAND_INS = {
-    "psql": "import psycopg; psycopg.connect(sys.argv[1], autocommit=True).execute(sys.stdin.read()); sys.argv[2:] = []"
-}
 
 
 class Wrong(Exception):
@@ -87,7 +82,7 @@ class Block:
     kind: str
     text: str
     line: int
-    prints: str | None = None
+    prints: str = ""
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -131,42 +126,41 @@ def _fenced(page: Path) -> Iterator[Block]:
 def commands(block: Block) -> Iterator[Block]:
     """Yield each command of a console block, with what it prints."""
     lines = block.text.splitlines()
-    if not lines or not lines[0].startswith("$ "):
-        raise Wrong("a console block begins with a command: `$ ...`")
     starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
+    if starts[:1] != [0]:
+        raise Wrong("a console block begins with a command: `$ ...`")
     for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
         prints = "".join(f"{line}\n" for line in lines[start + 1 : end])
         yield Block("command", lines[start][2:], block.line + start, prints)
 
 
-def same(wanted: str, got: str) -> bool:
-    return doctest.OutputChecker().check_output(wanted, got, doctest.ELLIPSIS)
-
-
 class Screen(io.StringIO):
     """Collects what is printed; where ^C is expected, presses it once everything before it has been seen."""
 
-    def __init__(self, wanted: str | None, press: Callable[[], object]) -> None:
+    def __init__(self, wanted: str, press: Callable[[], object]) -> None:
         super().__init__()
-        self.pressed = False
-        self._lock = threading.Lock()
+        self.interrupts = wanted.endswith("^C\n")
+        self._wanted = wanted.removesuffix("^C\n")
         self._press = press
-        self.interrupts = (wanted or "").endswith("^C\n")
-        self.wanted = (wanted or "").removesuffix("^C\n")
+        self._pressed = False
+        self._lock = threading.Lock()
 
     def write(self, text: str) -> int:
         """Take text from whichever thread prints."""
         with self._lock:
             size = super().write(text)
-            if self.interrupts and not self.pressed and same(self.wanted, self.getvalue()):
-                self.pressed = True
+            if self.interrupts and not self._pressed and self._as_wanted():
+                self._pressed = True
                 self._press()
         return size
 
     def check(self) -> None:
         """Raise Wrong unless all that was expected was printed, and nothing else before ^C."""
-        if not self.pressed and (self.interrupts or not same(self.wanted, self.getvalue())):
-            raise Wrong(f"expected:\n{self.wanted}printed:\n{self.getvalue()}")
+        if not self._pressed and (self.interrupts or not self._as_wanted()):
+            raise Wrong(f"expected:\n{self._wanted}printed:\n{self.getvalue()}")
+
+    def _as_wanted(self) -> bool:
+        return doctest.OutputChecker().check_output(self._wanted, self.getvalue(), doctest.ELLIPSIS)
 
 
 class Page:
@@ -175,10 +169,9 @@ class Page:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.where = path.name
-        self.screen = Screen(None, lambda: None)
+        self.screen = Screen("", lambda: None)
         self.process: subprocess.Popen[str] | None = None
-        self.session = types.ModuleType("session")
-        sys.modules["session"] = self.session
+        self.session = sys.modules["session"] = types.ModuleType("session")
         sys.path.insert(0, os.getcwd())
 
     def run(self) -> None:
@@ -206,16 +199,15 @@ class Page:
 
     def run_sql(self, block: Block) -> None:
         """Send a block to the database."""
-        with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
-            connection.execute(block.text.encode())
+        run_sql(block.text)
 
     def run_console(self, block: Block) -> None:
         """Run the commands of a block, but for those of NOT_RUN."""
         for command in commands(block):
             self.where = f"{self.path.name}:{command.line}"
-            for pattern, _, check in NOT_RUN:
+            for pattern, _, instead in NOT_RUN:
                 if found := re.fullmatch(pattern, command.text):
-                    check(*found.groups())
+                    instead(*found.groups())
                     break
             else:
                 self.run_command(command)
@@ -224,14 +216,9 @@ class Page:
         """Run one command; it must print what the page shows, and end with 0."""
         screen = self.screen = Screen(command.prints, lambda: process.send_signal(signal.SIGINT))
         text = f"exec {command.text}" if screen.interrupts else command.text
-        process = self.process = subprocess.Popen(
-            ["/bin/sh", "-c", text],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(["/bin/sh", "-c", text], text=True, start_new_session=True, **pipes)
+        self.process = process
         with process:
             for line in process.stdout or ():
                 screen.write(line)
@@ -271,40 +258,159 @@ def run_here(path: Path, deadline: float) -> int:
     return 0
 
 
-def run_page(page: Path, folder: Path, url: str, deadline: float = DEADLINE) -> None:
+def run_page(page: Path, room: Path, url: str, deadline: float = DEADLINE) -> None:
     """Run a page in a process of its own; fail with what it says is wrong."""
-    tools, room = folder / "tools", folder / "room"
-    tools.mkdir()
-    room.mkdir()
-    for name, text in STAND_INS.items():
-        (tools / name).write_text(f"#!{sys.executable}\nimport sys\n{text}\n", "utf-8")
-        (tools / name).chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))}
     environment |= {"DATABASE_URL": url, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error"}
-    environment["PATH"] = os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        [sys.executable, __file__, str(page), str(deadline)],
-        cwd=room,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=deadline + 30,
-    )
-    if done.returncode:
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, __file__, str(page), str(deadline)]
+    done = subprocess.run(command, cwd=room, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode or "Warning" in done.stderr:
         pytest.fail(f"{done.stdout}{done.stderr}" or f"ended with {done.returncode}", pytrace=False)
-    assert "Warning" not in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_shows_is_what_happens(page: Path, tmp_path: Path, database_url: str) -> None:
     run_page(page, tmp_path, database_url)
 
 
 def test_every_exception_is_needed() -> None:
-    shown = [command.text for page in PAGES for block in blocks(page) if block.kind == "console" for command in commands(block)]
+    shown = re.findall(r"^\$ (.+)$", "".join(page.read_text("utf-8") for page in PAGES), re.M)
     assert [pattern for pattern, *_ in NOT_RUN if not any(re.fullmatch(pattern, text) for text in shown)] == []
+
+
+def fence(kind: str, *lines: str) -> str:
+    return "\n".join([f"```{kind}", *lines, "```", ""])
+
+
+GOOD = (
+    "# A page\n\nIt has prose.\n\n",
+    fence("python", "# jobs.py", "from graphile_worker_py import Queue", "queue = Queue()", "queue.task('x')(print)"),
+    fence("console", "$ graphile-worker-py migrate", "Schema ... applied.", '$ false; echo "exit $?"', "exit 1"),
+    fence("sql", "select graphile_worker.add_job('x', '{\"n\": 1}');"),
+    fence("python", "from jobs import queue", "queue.run_worker()", "queue.add_job('x', 'two')"),
+    "It prints:\n\n" + fence("text", "{'n': 1}", "^C") + fence("text", "a drawing"),
+    fence("console", "$ graphile-worker-py run jobs:queue", "... in 8 threads", "two", "^C", "$ make test"),
+    fence("python", "assert not queue.jobs()", "queue.close()"),
+)
+
+BAD = {
+    "raises": (fence("python", "", "1 / 0"), "page.md:2: ZeroDivisionError: division by zero"),
+    "prints something else": (fence("python", "print(1)") + "\n\n" + fence("text", "2"), "page.md:2: expected:\n2\n"),
+    "does not say what it prints": (fence("python", "print(1)") + "## Next\n" + fence("text", "1"), "printed:\n1\n"),
+    "asserts what is not so": (fence("python", "x = 1") + fence("python", "assert x > 1"), "page.md:5: AssertionError"),
+    "is no Python": (fence("python", "if"), "page.md:2: SyntaxError"),
+    "ends with 3": (fence("console", "$ true", "$ exit 3"), "page.md:3: ended with 3"),
+    "is no command": (fence("console", "true"), "page.md:2: a console block begins with a command"),
+    "answers something else": (fence("console", "$ echo no", "yes"), "page.md:2: expected:\nyes\nprinted:\nno\n"),
+    "ends before ^C": (fence("console", "$ echo yes", "no", "^C"), "page.md:2: expected:\nno\n"),
+    "is refused by the database": (fence("sql", "select 1;", "selec 2;"), "page.md:2: SyntaxError"),
+    "names no target": (fence("console", "$ make coffee"), "no target 'coffee'"),
+    "names no extra": (fence("console", "$ pip install '.[coffee]'"), "no extra 'coffee'"),
+    "is of no kind": (fence("", "1 / 0"), "page.md:1: '' blocks are not run"),
+    "is of another kind": (fence("py", "1 / 0"), "page.md:1: 'py' blocks are not run"),
+    "is indented": ("Look:\n\n    1 / 0\n", "page.md:3: indented code is not run"),
+    "is in a list": ("- Look:\n\n  ```python\n  1 / 0\n  ```\n", "page.md:3: indented code is not run"),
+    "is never closed": ("```python\n1\n", "page.md:1: this block is never closed"),
+}
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    return tmp_path / "page.md"
+
+
+def test_a_page_that_is_right_passes(page: Path, tmp_path: Path, database_url: str) -> None:
+    page.write_text("".join(GOOD), "utf-8")
+    run_page(page, tmp_path, database_url)
+
+
+@pytest.mark.parametrize("mistake", BAD)
+def test_a_mistake_is_found(page: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
+    text, found = BAD[mistake]
+    page.write_text(text, "utf-8")
+    monkeypatch.chdir(page.parent)
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.delitem(sys.modules, "session", raising=False)
+    with pytest.raises(Wrong, match=re.escape(found)):
+        Page(page).run()
+
+
+@pytest.mark.parametrize("kind", ["python", "console"])
+def test_a_page_that_hangs_or_breaks_fails(page: Path, tmp_path: Path, kind: str) -> None:
+    endless = {"python": fence("python", "import time", "time.sleep(60)"), "console": fence("console", "$ sleep 60")}
+    page.write_text(endless[kind], "utf-8")
+    with pytest.raises(pytest.fail.Exception, match="page.md:2: still running"):
+        run_page(page, tmp_path, "", deadline=2.0)
+    page.write_text(fence("console", "$ false"), "utf-8")
+    with pytest.raises(pytest.fail.Exception, match="page.md:2: ended with 1"):
+        run_page(page, tmp_path, "")
+
+
+def prose(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.M | re.S)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what GitHub makes of a page's headings: lower case, hyphens for spaces, no other punctuation."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(page: Path) -> list[str]:
+    """Return the links of a page that lead nowhere; other sites are not visited."""
+    broken = []
+    for target in re.findall(r"\]\((?!https://)([^)]*)\)", prose(page)):
+        name, _, anchor = target.partition("#")
+        linked = page.parent / name if name else page
+        if not linked.exists() or (anchor and anchor not in anchors(linked)):
+            broken.append(f"{page.name}: {target}")
+    return broken
+
+
+def test_every_link_leads_somewhere(page: Path) -> None:
+    assert [link for page in [*PAGES, ROOT / "CHANGELOG.md"] for link in broken_links(page)] == []
+    page.write_text("# A `b.c` d, e\n[1](#a-bc-d-e) [2](page.md#a-bc-d-e) [3](page.md#b) [4](no.md)\n", "utf-8")
+    assert broken_links(page) == ["page.md: page.md#b", "page.md: no.md"]
+
+
+def test_every_page_is_linked_from_the_readme_and_from_the_index() -> None:
+    readme, index = (path.read_text("utf-8") for path in (ROOT / "README.md", ROOT / "docs" / "README.md"))
+    names = [page.name for page in PAGES[1:] if page.name != "README.md"]
+    assert [name for name in names if f"](docs/{name})" not in readme or f"]({name})" not in index] == []
+
+
+def documented() -> str:
+    return "".join(page.read_text("utf-8") for page in PAGES)
+
+
+# Public for other modules of the package, and of no use to users.
+INTERNAL = {"bind", "get", "identifiers", "database"}
+
+
+def test_every_public_name_is_documented() -> None:
+    names = {name for name in graphile_worker_py.__all__ if not name.startswith("__")}
+    for kind in (Queue, WorkerPool, JobContext, Tasks, Task):
+        names |= {name for name in vars(kind) if not name.startswith("_")} - INTERNAL
+    assert {name for name in names if not re.search(rf"\b{name}\b", documented())} == set()
+
+
+def test_nothing_is_documented_that_does_not_exist() -> None:
+    kinds: dict[str, Any] = {"queue": Queue, "ctx": JobContext, "pool": WorkerPool, "tasks": Tasks}
+    attributes = {"queue": {"task", "events", "tasks"}, "ctx": {"job", "queue", "cancelled"}, "pool": {"id"}}
+    said = set(re.findall(r"\b(queue|ctx|pool|tasks)\.(\w+)\b", documented()))
+    assert {f"{a}.{b}" for a, b in said if not hasattr(kinds[a], b) and b not in attributes.get(a, ())} == set()
+
+
+def test_every_option_and_exit_code_of_the_command_line_is_documented() -> None:
+    context = click.Context(main)
+    found = [main.get_command(context, name) for name in main.list_commands(context)]
+    options = {option for command in found if command for one in command.params for option in one.opts}
+    assert {option for option in options if option.startswith("-") and option not in documented()} == set()
+    assert set(re.findall(r"`(--?\w[\w-]*)`", prose(ROOT / "docs" / "running-workers.md"))) <= options
+    codes = re.findall(r"^\| (\d+) \|", prose(ROOT / "docs" / "running-workers.md"), re.M)
+    assert codes == [str(int(code)) for code in MEANINGS]
 
 
 if __name__ == "__main__":

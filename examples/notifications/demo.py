@@ -52,9 +52,11 @@ def mail(id: str, to: str, subject: str, text: str) -> app.Message:
     return {"id": f"<{id}@chat.example.org>", "from": "chat@example.org", "to": to, "subject": subject, "text": text}
 
 
-REMINDER = mail("reminder", "ada@example.org", "Reminder", "The walk begins at half past seven.")
-DRAFTS = [mail("news", "june@example.org", "News", f"The garden opens at {hour}.") for hour in ("ten", "11", "noon")]
-CHAPTERS = [mail(f"chapter.{n}", "eli@example.org", f"Chapter {n}", f"This is chapter {n}.") for n in range(1, 7)]
+REMINDER = mail("reminder", "walkers@example.org", "Reminder", "The walk begins at half past seven.")
+DRAFTS = [
+    mail("news", "gardeners@example.org", "News", f"The garden opens at {hour}.") for hour in ("ten", "11", "noon")
+]
+CHAPTERS = [mail(f"chapter.{n}", "readers@example.org", f"Chapter {n}", f"This is chapter {n}.") for n in range(1, 7)]
 INVITATION = mail("invitation", "nobody@example.org", "Invitation", "Join us!")
 
 

@@ -76,8 +76,8 @@ class Story:
             self.tell(f"{name(event.job)} failed for good")
         else:
             self.count("retried")
-            self.count("items retried", event.remaining or 0)
-            self.tell(f"{name(event.job)}: {event.remaining} refused, to be tried again")
+            self.count("items retried", event.remaining or 1)
+            self.tell(f"{name(event.job)}: {event.remaining or 1} refused, to be tried again")
 
     def lost(self, event: JobLost) -> None:
         """Count what should not happen here: somebody else took a job from this worker."""

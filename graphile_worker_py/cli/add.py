@@ -78,7 +78,12 @@ def _source(text: str) -> str:
 @click.option("--priority", type=int, help="Smaller runs first, and may be negative. [default: 0]")
 @click.option("--max-attempts", type=int, help="How often to try. [default: 25]")
 @click.option("--job-key", metavar="KEY", help="A second job with this key replaces the first while it waits.")
-@click.option("--job-key-mode", type=click.Choice(JOB_KEY_MODES), help="How it replaces. [default: replace]")
+@click.option(
+    "--job-key-mode",
+    metavar="MODE",
+    type=click.Choice(JOB_KEY_MODES),
+    help="How it replaces: replace (the default), preserve_run_at or unsafe_dedupe.",
+)
 @click.option(
     "--flag", "flags", metavar="FLAG", multiple=True, help="Workers can be told to leave it alone. Repeatable."
 )

@@ -75,10 +75,11 @@ def check_seconds(context: click.Context, parameter: click.Parameter, value: flo
 )
 @click.option(
     "--log-level",
+    metavar="LEVEL",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
-    help="What to log, to standard error.",
+    help="What to log to standard error: debug, info, warning or error.",
 )
 @shared_options
 @click.pass_context
