@@ -39,7 +39,7 @@ def _interval(delay: timedelta) -> str:
     return f"{delay.days * 24:+d} hours {delay.seconds:+d} seconds {delay.microseconds:+d} microseconds"
 
 
-def add_one(database: Database, connection: Connection, spec: JobSpec, job_key_mode: str | None) -> Job:
+def add_one(database: Database, connection: Connection, spec: JobSpec, *, job_key_mode: str | None) -> Job:
     """Add one job on this connection and return it as stored."""
     parameters = {
         "identifier": spec.identifier,

@@ -152,7 +152,7 @@ class Queue:
         )
         check_job_key_mode(job_key_mode, job_key)
         with self.database.connection(connection) as conn:
-            return add_one(self.database, conn, self._with_defaults(spec), job_key_mode)
+            return add_one(self.database, conn, self._with_defaults(spec), job_key_mode=job_key_mode)
 
     def add_jobs(
         self,

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql import factories
 
-from graphile_worker_py import Queue, WorkerPool
+from graphile_worker_py import JobCompleted, Queue, WorkerPool
 from graphile_worker_py._database import Database
 from graphile_worker_py.embedded import EmbeddedPostgres
 from graphile_worker_py.migrate import migrate
@@ -105,6 +106,22 @@ def pools(queue: Queue) -> Iterator[Callable[..., WorkerPool]]:
     yield start
     for pool in started:
         pool.stop(timeout=20)
+
+
+@pytest.fixture
+def expected(queue: Queue) -> Callable[[int], AbstractContextManager[None]]:
+    """Return a context manager that waits, at the end of its block, until so many jobs were completed in it."""
+
+    @contextmanager
+    def waiting(jobs: int) -> Iterator[None]:
+        done = threading.Semaphore(0)
+        unsubscribe = queue.events.subscribe(JobCompleted, lambda event: done.release())
+        yield
+        for _ in range(jobs):
+            assert done.acquire(timeout=30)
+        unsubscribe()
+
+    return waiting
 
 
 @pytest.fixture(autouse=True)

@@ -180,26 +180,28 @@ def test_twenty_threads_add_to_the_same_keys_and_nothing_is_lost(queue: Queue) -
     assert [sorted(job.payload) for job in waiting] == [list(range(20))] * 3
 
 
-# Bodies that Node may have installed answer without a row when they lose a race. The real ones are put behind a
-# function that answers so a number of times, counted in a sequence, which no rollback winds back.
+# Bodies that Node may have installed answer without a row when they lose a race. The real ones are moved
+# behind a function that answers so a number of times, counted in a sequence, which no rollback winds back.
 
 ADD_JOBS = """
-    alter function graphile_worker.add_jobs rename to add_jobs_really;
+    create schema really;
+    alter function graphile_worker.add_jobs set schema really;
     create sequence calls;
     create function graphile_worker.add_jobs(
       specs graphile_worker.job_spec[], job_key_preserve_run_at boolean default false
     ) returns setof graphile_worker._private_jobs language plpgsql as $$
     begin
       if nextval('calls') <= {times} then
-        return query select * from graphile_worker.add_jobs_really(
+        return query select * from really.add_jobs(
           array(select s from unnest(specs) as s where s.job_key is null or s.job_key <> 'lost'), $2);
         {and_then}
       else
-        return query select * from graphile_worker.add_jobs_really(specs, $2);
+        return query select * from really.add_jobs(specs, $2);
       end if;
     end $$"""
 ADD_JOB = """
-    alter function graphile_worker.add_job rename to add_job_really;
+    create schema really;
+    alter function graphile_worker.add_job set schema really;
     create sequence calls;
     create function graphile_worker.add_job(
       identifier text, payload json default null, queue_name text default null, run_at timestamptz default null,
@@ -208,7 +210,7 @@ ADD_JOB = """
     ) returns graphile_worker._private_jobs language plpgsql as $$
     begin
       if nextval('calls') <= {times} then return null; end if;
-      return graphile_worker.add_job_really($1, $2, $3, $4, $5, $6, $7, $8, $9);
+      return really.add_job($1, $2, $3, $4, $5, $6, $7, $8, $9);
     end $$"""
 
 
@@ -235,7 +237,7 @@ def test_a_row_that_never_comes_is_an_error_in_the_end(queue: Queue, db: psycopg
     with pytest.raises(GraphileWorkerError, match="nothing was added, try again"):
         queue.add_jobs([JobSpec("task", 1), JobSpec("task", 2, job_key="lost")])
     assert count(db) == 0
-    db.execute("drop sequence calls")
+    db.execute("drop schema really cascade; drop sequence calls")
     db.execute(ADD_JOB.format(times=1000))
     with pytest.raises(GraphileWorkerError, match="nothing was added, try again"):
         queue.add_job("task", job_key="lost")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import timedelta
 
 import psycopg
@@ -14,7 +14,6 @@ import pytest
 from psycopg import Notify, sql
 
 from graphile_worker_py import (
-    GraphileWorkerError,
     JobCompleted,
     JobContext,
     JobFailed,
@@ -36,36 +35,26 @@ from graphile_worker_py.worker.listener import Listener
 
 NEVER = 3600.0  # a poll interval no test lives to see
 Pools = Callable[..., WorkerPool]
+Expected = Callable[[int], AbstractContextManager[None]]
 
 
-@contextmanager
-def expected(queue: Queue, jobs: int) -> Iterator[None]:
-    """Wait, at the end of the block, until so many jobs were completed in it."""
-    done = threading.Semaphore(0)
-    unsubscribe = queue.events.subscribe(JobCompleted, lambda event: done.release())
-    yield
-    for _ in range(jobs):
-        assert done.acquire(timeout=30)
-    unsubscribe()
-
-
-def test_a_new_job_wakes_the_pool(queue: Queue, pools: Pools) -> None:
+def test_a_new_job_wakes_the_pool(queue: Queue, expected: Expected, pools: Pools) -> None:
     queue.task("work")(lambda payload: None)
     pools(poll_interval=NEVER)
     for _ in range(3):
-        with expected(queue, 1):
+        with expected(1):
             queue.add_job("work")
 
 
-def test_a_job_added_before_the_pool_listens_is_found(queue: Queue, pools: Pools) -> None:
+def test_a_job_added_before_the_pool_listens_is_found(queue: Queue, expected: Expected, pools: Pools) -> None:
     queue.task("work")(lambda payload: None)
     queue.add_job("work")
-    with expected(queue, 1):
+    with expected(1):
         pools(poll_interval=NEVER)
 
 
 def test_the_pool_listens_again_after_its_connection_was_killed(
-    queue: Queue, pools: Pools, db: psycopg.Connection
+    queue: Queue, expected: Expected, pools: Pools, db: psycopg.Connection
 ) -> None:
     queue.task("work")(lambda payload: None)
     pools(poll_interval=NEVER)
@@ -75,27 +64,29 @@ def test_the_pool_listens_again_after_its_connection_was_killed(
         deadline = time.monotonic() + 30
         while db.execute(statement).fetchone() == (0,):
             assert time.monotonic() < deadline
-    with expected(queue, 1):
+    with expected(1):
         queue.add_job("work")
 
 
-def test_polling_finds_what_nobody_announces(queue: Queue, pools: Pools) -> None:
+def test_polling_finds_what_nobody_announces(queue: Queue, expected: Expected, pools: Pools) -> None:
     queue.task("work")(lambda payload: None)
     job = queue.add_job("work", run_at=None, max_attempts=1)
     queue.permanently_fail_jobs([job.id])
     pools(poll_interval=0.05)
-    with expected(queue, 1):
+    with expected(1):
         queue.reschedule_jobs([job.id], attempts=0)
 
 
-def test_a_delayed_job_runs_when_it_is_due(queue: Queue, pools: Pools, db: psycopg.Connection) -> None:
+def test_a_delayed_job_runs_when_it_is_due(
+    queue: Queue, expected: Expected, pools: Pools, db: psycopg.Connection
+) -> None:
     late: list[bool] = []
 
     @queue.task
     def work(payload: object, ctx: JobContext) -> None:
         late.append(db.execute("select clock_timestamp() >= %s", [ctx.job.run_at]).fetchone() == (True,))
 
-    with expected(queue, 1):
+    with expected(1):
         pools(poll_interval=0.05)
         work.add_job(run_at=timedelta(seconds=0.5))
     assert late == [True]
@@ -123,7 +114,7 @@ def test_forbidden_flags_are_left_alone(queue: Queue) -> None:
     assert len(seen) == 5
 
 
-def test_a_flag_function_that_raises_stops_nothing_for_good(queue: Queue, pools: Pools) -> None:
+def test_a_flag_function_that_raises_stops_nothing_for_good(queue: Queue, expected: Expected, pools: Pools) -> None:
     answers = iter([ValueError("no flags today")])
 
     def flags() -> list[str]:
@@ -133,11 +124,11 @@ def test_a_flag_function_that_raises_stops_nothing_for_good(queue: Queue, pools:
 
     queue.task("work")(lambda payload: None)
     queue.add_job("work")
-    with expected(queue, 1):
+    with expected(1):
         pools(forbidden_flags=flags, poll_interval=NEVER)
 
 
-def test_named_queues_run_one_at_a_time_in_order_across_pools(queue: Queue, pools: Pools) -> None:
+def test_named_queues_run_one_at_a_time_in_order_across_pools(queue: Queue, expected: Expected, pools: Pools) -> None:
     lock = threading.Lock()
     running: set[str] = set()
     overlaps: list[str] = []
@@ -158,7 +149,7 @@ def test_named_queues_run_one_at_a_time_in_order_across_pools(queue: Queue, pool
     specs = [JobSpec("work", queue_name=name, priority=chance.randrange(3)) for name in "abc" for _ in range(40)]
     chance.shuffle(specs)
     jobs = queue.add_jobs(specs)
-    with expected(queue, len(jobs)):
+    with expected(len(jobs)):
         for _ in range(3):
             pools(4, poll_interval=0.05)
     assert overlaps == []
@@ -203,23 +194,25 @@ def test_run_once_says_what_cannot_be_mended(queue: Queue, db: psycopg.Connectio
         queue.run_once()
 
 
-def test_a_task_row_that_was_collected_is_found_again(queue: Queue, pools: Pools, db: psycopg.Connection) -> None:
+def test_a_task_row_that_was_collected_is_found_again(
+    queue: Queue, expected: Expected, pools: Pools, db: psycopg.Connection
+) -> None:
     queue.task("work")(lambda payload: None)
     pools(poll_interval=NEVER)
-    with expected(queue, 1):
+    with expected(1):
         queue.add_job("work")
     db.execute("delete from graphile_worker._private_tasks")
-    with expected(queue, 1):
+    with expected(1):
         queue.add_job("work")
 
 
-def test_tasks_included_or_registered_later_are_worked_on(queue: Queue, pools: Pools) -> None:
+def test_tasks_included_or_registered_later_are_worked_on(queue: Queue, expected: Expected, pools: Pools) -> None:
     library = Tasks()
     queue.include(library)
     queue.task("first")(lambda payload: None)
     pools(poll_interval=NEVER)
     late = library.task("late")(lambda payload: None)
-    with expected(queue, 2):
+    with expected(2):
         late.add_job()
         queue.add_job("first")
 
@@ -244,7 +237,7 @@ def test_the_context_tells_about_the_job(queue: Queue, caplog: pytest.LogCapture
     assert (record.job_id, record.task_identifier, record.attempts) == (job.id, "work", 1)  # type: ignore[attr-defined]
 
 
-def test_events_tell_the_story_of_a_pool(queue: Queue) -> None:
+def test_events_tell_the_story_of_a_pool(queue: Queue, expected: Expected) -> None:
     story: list[object] = []
     for kind in (PoolStarted, JobStarted, JobCompleted, JobFailed, PoolStopped):
         queue.events.subscribe(kind, story.append)
@@ -252,7 +245,7 @@ def test_events_tell_the_story_of_a_pool(queue: Queue) -> None:
     queue.task("bad")(lambda payload: 1 / 0)
     queue.add_job("fine", priority=1)
     queue.add_job("bad", priority=2)
-    with expected(queue, 1), WorkerPool(queue, 1) as pool:
+    with expected(1), WorkerPool(queue, 1) as pool:
         pass
     kinds = [type(event).__name__ for event in story]
     assert kinds[0] == "PoolStarted"
@@ -260,56 +253,6 @@ def test_events_tell_the_story_of_a_pool(queue: Queue) -> None:
     assert kinds.index("JobStarted") < kinds.index("JobCompleted")
     started = story[0]
     assert started == PoolStarted(pool.id, 1, ("fine", "bad"))
-
-
-def test_stopping_gives_back_what_nobody_started(queue: Queue, pools: Pools, db: psycopg.Connection) -> None:
-    running, go = threading.Event(), threading.Event()
-
-    @queue.task
-    def work(payload: int) -> None:
-        if payload == 300:
-            running.set()
-            assert go.wait(30)
-
-    queue.add_jobs(JobSpec("work", number) for number in range(900))
-    pool = pools(1, poll_interval=NEVER)
-    assert running.wait(30)
-    (claimed,) = db.execute("select count(*) from graphile_worker.jobs where locked_by = %s", [pool.id]).fetchone()
-    assert claimed > 1, "nothing was fetched ahead, so this test shows nothing"
-    stuck = pool.stop(timeout=0.01)
-    assert [job.payload for job in stuck] == [300]
-    rows = "select count(locked_by), max(attempts) from graphile_worker.jobs where id <> %s"
-    assert db.execute(rows, [stuck[0].id]).fetchone() == (0, 0)
-    go.set()
-    assert pool.stop(30) == []
-    assert queue.job(stuck[0].id) is None
-
-
-def test_stopping_waits_for_handlers_and_tells_them(queue: Queue, pools: Pools) -> None:
-    running = threading.Event()
-
-    @queue.task
-    def work(payload: object, ctx: JobContext) -> None:
-        running.set()
-        assert ctx.cancelled.wait(30)
-
-    job = work.add_job()
-    pool = pools(1)
-    assert running.wait(30)
-    assert [stuck.id for stuck in pool.stop(timeout=0.01)] == [job.id]
-    assert pool.stop(30) == []
-    assert queue.job(job.id) is None
-    assert pool.stop() == []
-
-
-def test_a_pool_starts_once(queue: Queue, pools: Pools) -> None:
-    queue.task("work")(lambda payload: None)
-    pool = pools(1)
-    with pytest.raises(GraphileWorkerError, match="make a new one"):
-        pool.start()
-    pool.stop(30)
-    with pytest.raises(GraphileWorkerError, match="make a new one"):
-        pool.start()
 
 
 @pytest.mark.parametrize("options", [{"concurrency": 0}, {"poll_interval": 0}])
@@ -331,51 +274,6 @@ def test_a_pool_without_tasks_or_schema_says_so(database_url: str, queue: Queue,
         empty.task("work")(lambda payload: None)
         with pytest.raises(SchemaMissing, match=r"queue\.migrate"):
             empty.run_once()
-
-
-def run_in_thread(pool: WorkerPool) -> tuple[threading.Thread, list[BaseException]]:
-    """Let pool.run() block a thread of its own, as a host program might; collect what it raises."""
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            pool.run()
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=run)
-    started = threading.Event()
-    unsubscribe = pool.queue.events.subscribe(PoolStarted, lambda event: started.set())
-    thread.start()
-    assert started.wait(30)
-    unsubscribe()
-    return thread, raised
-
-
-def test_run_ends_when_another_thread_stops_the_pool(queue: Queue) -> None:
-    queue.task("work")(lambda payload: None)
-    pool = WorkerPool(queue, 1)
-    thread, raised = run_in_thread(pool)
-    with expected(queue, 1):
-        queue.add_job("work")
-    pool.stop(30)
-    thread.join(30)
-    assert not thread.is_alive()
-    assert raised == []
-
-
-def test_a_breaking_migration_ends_run_unless_it_is_one_we_know(queue: Queue, db: psycopg.Connection) -> None:
-    queue.task("work")(lambda payload: None)
-    thread, raised = run_in_thread(WorkerPool(queue, 1, poll_interval=NEVER))
-    for harmless in ('{"migrationNumber":19,"breaking":true}', '{"migrationNumber":21,"breaking":false}', "", "[1]"):
-        db.execute("select pg_notify('worker:migrate', %s)", [harmless])
-    with expected(queue, 1):
-        queue.add_job("work")
-    assert thread.is_alive()
-    db.execute("""select pg_notify('worker:migrate', '{"migrationNumber":21,"breaking":true}')""")
-    thread.join(30)
-    assert not thread.is_alive()
-    assert [type(error) for error in raised] == [SchemaTooNew]
 
 
 @pytest.mark.parametrize(
@@ -411,23 +309,6 @@ def test_locks_older_than_four_hours_are_cleared(queue: Queue, db: psycopg.Conne
     assert (fresh.locked_by, stale.attempts, stale.run_at > jobs[1].run_at) == ("dead", 1, True)
     held = db.execute("select queue_name from graphile_worker._private_job_queues where locked_by = 'dead'").fetchall()
     assert held == [("q3",)]
-
-
-def test_a_pool_leaves_no_connection_behind(queue: Queue, db: psycopg.Connection) -> None:
-    queue.task("work")(lambda payload: None)
-    with WorkerPool(queue, 24), expected(queue, 100):
-        queue.add_jobs(JobSpec("work") for _ in range(100))
-        (count,) = db.execute(
-            "select count(*) from pg_stat_activity where datname = current_database() and pid <> %s",
-            [db.info.backend_pid],
-        ).fetchone() or (None,)
-        assert count is not None
-        assert count <= 6
-    queue.close()
-    deadline = time.monotonic() + 30
-    others = "select 1 from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
-    while db.execute(others).fetchall():
-        assert time.monotonic() < deadline
 
 
 def test_a_database_that_writes_dates_its_own_way_is_understood(queue: Queue, db: psycopg.Connection) -> None:
