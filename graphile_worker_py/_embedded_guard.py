@@ -34,7 +34,7 @@ from typing import IO, Any, NamedTuple
 PORT = "5432"  # only a part of the socket's file name: each server has a directory of its own
 LONGEST_SOCKET = 100  # bytes: sun_path holds 108 on Linux, 104 on macOS, with the final zero
 POLL = 0.01  # seconds between looks while starting: neither initdb nor the server tells us in another way
-PATIENCE = 10.0  # seconds for what should take one: a predecessor's exit, initdb's end, each step of a stop
+PATIENCE = 20.0  # seconds for what should take one: a predecessor's exit, initdb's end, each step of a stop
 
 ALWAYS = {
     "listen_addresses": "",

@@ -182,7 +182,7 @@ class Queue:
 
         A job that is running loses its key and its further attempts instead, and is returned as it then is.
         """
-        check_text("job_key", job_key, longest=512)
+        check_text("job_key", job_key, shortest=1, longest=512)
         rows = self.database.run("remove_job", {"job_key": job_key}, connection=connection)
         return Job(*rows[0]) if rows else None
 

@@ -9,19 +9,22 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
+
+from graphile_worker_py.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-W", "error", "-m", "graphile_worker_py"]
 DEADLINE = 30.0  # seconds; whatever is waited for takes far less
 
 JOBS = """
+from pathlib import Path
 from graphile_worker_py import Queue, Tasks
 
 queue = Queue()
@@ -47,7 +50,7 @@ def fail_once(payload):
 @queue.task
 def wait(payload):
     print("waiting", flush=True)
-    open(payload).read()  # a named pipe: until somebody opens its other end
+    Path(payload).read_text()  # a named pipe: until somebody opens its other end
     print("waited", flush=True)
 """
 
@@ -58,12 +61,23 @@ def environment(**more: str) -> dict[str, str]:
 
 def graphile(*arguments: str, cwd: Path | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; `more` are further environment variables."""
-    options = {"env": environment(**options.pop("more", {})), "stdin": None if "input" in options else -3, **options}
-    if "stdout" not in options:
-        options["stdout"] = subprocess.PIPE
-    return subprocess.run(
-        [*COMMAND, *arguments], cwd=cwd, stderr=subprocess.PIPE, text=True, check=False, timeout=DEADLINE, **options
-    )
+    options = {
+        "cwd": cwd,
+        "env": environment(**options.pop("more", {})),
+        "input": "",
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        **options,
+    }
+    return subprocess.run([*COMMAND, *arguments], text=True, check=False, timeout=DEADLINE, **options)
+
+
+def in_process(capsys: pytest.CaptureFixture[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in this process: for the many that are refused at once, and alike in both."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    output, errors = capsys.readouterr()
+    return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), output, errors)
 
 
 def assert_error(done: subprocess.CompletedProcess[str], code: int, *texts: str) -> None:
@@ -73,13 +87,6 @@ def assert_error(done: subprocess.CompletedProcess[str], code: int, *texts: str)
     assert line.startswith("Error: "), line
     for text in texts:
         assert text in line
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.01)
 
 
 def with_jobs(folder: Path) -> Path:

@@ -17,6 +17,7 @@ from command_line import (
     closed_pipe,
     environment,
     graphile,
+    in_process,
     locks,
     server_that_asks_for_a_password,
     with_jobs,
@@ -175,13 +176,25 @@ def test_where_the_payload_comes_from(migrated_url: str, queue: Queue, tmp_path:
     ],
 )
 def test_add_refuses_what_is_wrong(
-    migrated_url: str, db: psycopg.Connection, tmp_path: Path, arguments: list[str], says: str
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    migrated_url: str,
+    db: psycopg.Connection,
+    tmp_path: Path,
+    arguments: list[str],
+    says: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "latin1.json").write_bytes(b'"\xe4"')
-    done = graphile("add", "x", *arguments, cwd=tmp_path, more={"DATABASE_URL": migrated_url})
+    done = in_process(capsys, "add", "x", "--database", migrated_url, *arguments)
     assert_error(done, 2, says)
     assert "hunter2" not in done.stderr
     assert locks(db) == []
+
+
+@pytest.mark.parametrize("arguments", [["{"], ["--run-at", "soon"], ["--schema", "pg_mine"]])
+def test_the_program_ends_as_it_does_in_process(arguments: list[str]) -> None:
+    assert_error(graphile("add", "x", *arguments), 2)
 
 
 @pytest.mark.parametrize(

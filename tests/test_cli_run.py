@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from command_line import Daemon, assert_error, graphile, listeners, locks, wait_until, with_jobs
+from command_line import Daemon, assert_error, graphile, in_process, listeners, locks, with_jobs
+from plain_sql import eventually
 from psycopg import sql
 
 from graphile_worker_py import Queue
@@ -130,8 +131,8 @@ def test_what_cannot_be_run(folder: Path, migrated_url: str, target: str, says: 
         ["jobs:queue", "--log-level", "loud"],
     ],
 )
-def test_how_run_is_not_called(folder: Path, arguments: list[str]) -> None:
-    assert_error(graphile("run", *arguments, cwd=folder), 2)
+def test_how_run_is_not_called(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert_error(in_process(capsys, "run", *arguments), 2)
 
 
 def test_a_module_that_needs_the_database_when_it_is_imported(folder: Path) -> None:
@@ -150,9 +151,9 @@ def test_a_stop_lets_the_running_job_finish(
     queue.add_job("wait", str(folder / "gate"))
     worker = daemon()
     assert worker.next_line() == "waiting"
-    wait_until(lambda: listeners(db), "the daemon listens")
+    eventually(lambda: listeners(db))
     worker.signal(number)
-    wait_until(lambda: not listeners(db), "the daemon has heard the signal")
+    eventually(lambda: not listeners(db))
     assert worker.is_running
     (folder / "gate").write_text("go")
     assert worker.next_line() == "waited"
@@ -164,7 +165,7 @@ def test_a_stop_lets_the_running_job_finish(
 
 def test_an_idle_daemon_runs_what_is_added_and_stops(daemon: Start, queue: Queue, db: psycopg.Connection) -> None:
     worker = daemon("--poll-interval", "3600")
-    wait_until(lambda: listeners(db), "the daemon listens")
+    eventually(lambda: listeners(db))
     queue.add_job("note", 1)
     assert worker.next_line() == "note 1"
     worker.signal(signal.SIGTERM)
@@ -180,27 +181,22 @@ def test_a_stuck_handler_is_left_behind_and_its_job_given_back(
     queue.add_job("wait", str(folder / "gate"), queue_name="serial")
     worker = daemon("--grace", "0.2" if signals == 1 else "3600")
     assert worker.next_line() == "waiting"
-    wait_until(lambda: listeners(db), "the daemon listens")
+    eventually(lambda: listeners(db))
     assert locks(db) == [(True, 1)]
     worker.signal(signal.SIGTERM)
     if signals == 2:
-        wait_until(lambda: not listeners(db), "the daemon has heard the signal")
+        eventually(lambda: not listeners(db))
         assert worker.is_running
         worker.signal(signal.SIGTERM)
     code, errors = worker.end()
     assert code == 75
     assert "given back while their handlers still ran: 1 (wait)" in errors
     assert locks(db) == [(False, 0)]
-    assert queue.add_job("note", 2, queue_name="serial").id == 2
     (folder / "gate").unlink()
     (folder / "gate").write_text("open")  # a plain file now, so nobody waits
-    assert queue_is_worked_off(folder, queue)
-
-
-def queue_is_worked_off(folder: Path, queue: Queue) -> bool:
-    """Say whether another worker can take up the jobs at once, in their order."""
-    done = graphile("run", "jobs:queue", "--once", "--database", queue.database.connect().info.dsn, cwd=folder)
-    return done.stdout.splitlines()[:3] == ["waiting", "waited", "note 2"]
+    queue.add_job("note", 2, queue_name="serial")
+    successor = daemon("--once")
+    assert [successor.next_line() for _ in range(3)] == ["waiting", "waited", "note 2"]
 
 
 def test_run_once_is_stopped_too(daemon: Start, folder: Path, queue: Queue, db: psycopg.Connection) -> None:
@@ -218,7 +214,7 @@ def test_a_breaking_migration_ends_the_daemon(
     daemon: Start, folder: Path, queue: Queue, db: psycopg.Connection, stuck: bool
 ) -> None:
     worker = daemon("--grace", "0", "--log-level", "error")
-    wait_until(lambda: listeners(db), "the daemon listens")
+    eventually(lambda: listeners(db))
     if stuck:
         queue.add_job("wait", str(folder / "gate"))
         assert worker.next_line() == "waiting"

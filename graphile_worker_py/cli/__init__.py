@@ -6,7 +6,8 @@ A command's module is imported when it is called, so that `add` does not wait fo
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -15,6 +16,7 @@ import click
 from graphile_worker_py import __version__
 from graphile_worker_py.cli import _options
 
+NAME = "graphile-worker-py"
 COMMANDS = ("migrate", "add", "run", "demo")
 
 
@@ -30,23 +32,34 @@ class _Commands(_options.Epilog, click.Group):
         command: click.Command = import_module(f"{__name__}.{cmd_name}").command
         return command
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _closed_output_is_an_error():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _closed_output_is_an_error():
             return super().invoke(ctx)
-        except BrokenPipeError as error:  # click would end the process without a word
-            raise click.ClickException("standard output was closed before all was written") from error
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run the command line and exit; errors are shown here, and not by click."""
         settings = _options.Settings()
         run: Callable[..., Any] = super().main
         width = min(80, shutil.get_terminal_size().columns) - 2
-        more = {"obj": settings, "terminal_width": width, "standalone_mode": False}
+        more = {"prog_name": NAME, "obj": settings, "terminal_width": width, "standalone_mode": False}
         _options.exit_with(lambda: run(*args, **extra | more), settings)
 
 
+@contextmanager
+def _closed_output_is_an_error() -> Iterator[None]:
+    """Keep click from ending the process without a word when nobody reads what it prints."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise click.ClickException("standard output was closed before all was written") from error
+
+
 @click.group(cls=_Commands, invoke_without_command=True)
-@click.version_option(__version__, prog_name="graphile-worker-py")
+@click.version_option(__version__, prog_name=NAME)
 @_options.debug_option
 @click.pass_context
 def main(context: click.Context) -> _options.ExitCode | None:
