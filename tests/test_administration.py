@@ -96,37 +96,35 @@ def test_force_unlock_workers_frees_jobs_and_queues(queue: Queue, db: psycopg.Co
     assert names(db, "_private_job_queues", "locked_by") == {None, "alive"}
 
 
-BAD: list[tuple[str, Callable[[Queue], object]]] = [
-    ("job_key", lambda queue: queue.remove_job("")),
-    ("job_key", lambda queue: queue.remove_job(None)),
-    ("job_key", lambda queue: queue.remove_job("a\x00")),
-    *[("ids", lambda queue, wrong=wrong: queue.complete_jobs(wrong)) for wrong in (5, None, "12", ["1"], [True], [2**63])],
-    ("ids", lambda queue: queue.permanently_fail_jobs([1.0])),
-    ("reason", lambda queue: queue.permanently_fail_jobs([1], 5)),
-    ("reason", lambda queue: queue.permanently_fail_jobs([1], "a\x00")),
-    ("run_at", lambda queue: queue.reschedule_jobs([1], run_at=datetime.now())),
-    ("priority", lambda queue: queue.reschedule_jobs([1], priority=40_000)),
-    ("attempts", lambda queue: queue.reschedule_jobs([1], attempts=-1)),
-    ("attempts", lambda queue: queue.reschedule_jobs([1], attempts=True)),
-    ("max_attempts", lambda queue: queue.reschedule_jobs([1], max_attempts=0)),
-    *[("ids", lambda queue, wrong=wrong: queue.force_unlock_workers(wrong)) for wrong in (5, None, [5], ["\ud800"])],
-    *[("id", lambda queue, wrong=wrong: queue.job(wrong)) for wrong in ("1", None, True, 2**63, 10**5000)],
-    *[("limit", lambda queue, wrong=wrong: queue.jobs(limit=wrong)) for wrong in (0, 10_001, "1", None, True)],
-    *[("after", lambda queue, wrong=wrong: queue.jobs(after=wrong)) for wrong in (-1, "1", None, 2**63)],
-    *[("state", lambda queue, wrong=wrong: queue.jobs(state=wrong)) for wrong in ("dead", "", 5, [])],
-    *[("task", lambda queue, wrong=wrong: queue.jobs(task=wrong)) for wrong in (5, "\x00", "\ud800")],
-    ("queue_name", lambda queue: queue.jobs(queue_name=5)),
-    ("job_key", lambda queue: queue.jobs(job_key=b"k")),
-    *[("tasks", lambda queue, wrong=wrong: queue.cleanup(wrong)) for wrong in (5, ["GC"], "gc_job_queues", [None], [[]])],
-    *[("keep_tasks", lambda queue, wrong=wrong: queue.cleanup(keep_tasks=wrong)) for wrong in (5, [5], ["\x00"])],
-]  # fmt: skip
+BAD: list[tuple[str, Callable[[Queue, Any], object], list[Any]]] = [
+    ("job_key", lambda queue, wrong: queue.remove_job(wrong), ["", None, "a\x00", "\ud800", 5, "x" * 513]),
+    ("ids", lambda queue, wrong: queue.complete_jobs(wrong), [5, None, "12", ["1"], [True], [2**63], [10**5000]]),
+    ("ids", lambda queue, wrong: queue.permanently_fail_jobs([wrong]), [1.0, None]),
+    ("ids", lambda queue, wrong: queue.reschedule_jobs(wrong), [5, ["1"]]),
+    ("ids", lambda queue, wrong: queue.force_unlock_workers(wrong), [5, None, [5], ["\ud800"]]),
+    ("reason", lambda queue, wrong: queue.permanently_fail_jobs([1], wrong), [5, "a\x00"]),
+    ("run_at", lambda queue, wrong: queue.reschedule_jobs([1], run_at=wrong), [datetime.now(), "now", timedelta.max]),
+    ("priority", lambda queue, wrong: queue.reschedule_jobs([1], priority=wrong), [40_000, "1"]),
+    ("attempts", lambda queue, wrong: queue.reschedule_jobs([1], attempts=wrong), [-1, 32_768, True]),
+    ("max_attempts", lambda queue, wrong: queue.reschedule_jobs([1], max_attempts=wrong), [0, 32_768, 1.0]),
+    ("tasks", lambda queue, wrong: queue.cleanup(wrong), [5, ["GC"], "gc_job_queues", [None], [[]]]),
+    ("keep_tasks", lambda queue, wrong: queue.cleanup(keep_tasks=wrong), [5, [5], ["\x00"]]),
+    ("id", lambda queue, wrong: queue.job(wrong), ["1", None, True, 2**63, 10**5000]),
+    ("limit", lambda queue, wrong: queue.jobs(limit=wrong), [0, 10_001, "1", None, True]),
+    ("after", lambda queue, wrong: queue.jobs(after=wrong), [-1, "1", None, 2**63]),
+    ("state", lambda queue, wrong: queue.jobs(state=wrong), ["dead", "", 5, []]),
+    ("task", lambda queue, wrong: queue.jobs(task=wrong), [5, "\x00", "\ud800"]),
+    ("queue_name", lambda queue, wrong: queue.jobs(queue_name=wrong), [5]),
+    ("job_key", lambda queue, wrong: queue.jobs(job_key=wrong), [b"k"]),
+]
 
 
 def test_bad_arguments_are_refused_by_their_names(queue: Queue) -> None:
     job = queue.add_job("task", job_key="k")
-    for name, call in BAD:
-        with pytest.raises(ValueError, match=rf"^{name}: "):
-            call(queue)
+    for name, call, values in BAD:
+        for wrong in values:
+            with pytest.raises(ValueError, match=rf"^{name}: "):
+                call(queue, wrong)
     assert queue.job(job.id) == job
     assert issubclass(InvalidJobSpec, ValueError)
 

@@ -44,6 +44,7 @@ from graphile_worker_py.cli._options import MEANINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTED = "".join(page.read_text("utf-8") for page in PAGES)
 KINDS = ("python", "console", "sql", "text")
 DEADLINE = 60.0  # seconds for a page
 
@@ -53,8 +54,8 @@ def is_a_target(target: str) -> None:
 
 
 def is_an_extra(extra: str | None) -> None:
-    text = (ROOT / "pyproject.toml").read_text("utf-8")
-    assert extra is None or re.search(rf"^{extra} = \[", text, re.M), f"no extra {extra!r}"
+    found = re.search(rf"^{extra} = \[", (ROOT / "pyproject.toml").read_text("utf-8"), re.M)
+    assert extra is None or found, f"no extra {extra!r}"
 
 
 def run_sql(text: str) -> None:
@@ -266,7 +267,7 @@ def test_what_a_page_shows_is_what_happens(page: Path, tmp_path: Path, database_
 
 
 def test_every_exception_is_needed() -> None:
-    shown = re.findall(r"^\$ (.+)$", "".join(page.read_text("utf-8") for page in PAGES), re.M)
+    shown = re.findall(r"^\$ (.+)$", DOCUMENTED, re.M)
     assert [pattern for pattern, *_ in NOT_RUN if not any(re.fullmatch(pattern, text) for text in shown)] == []
 
 
@@ -369,22 +370,18 @@ def test_every_page_is_linked_from_the_readme_and_from_the_index() -> None:
     assert [name for name in names if f"](docs/{name})" not in readme or f"]({name})" not in index] == []
 
 
-def documented() -> str:
-    return "".join(page.read_text("utf-8") for page in PAGES)
-
-
 def test_every_public_name_is_documented() -> None:
     internal = {"bind", "get", "identifiers", "database"}  # for other modules of the package
     names = {name for name in graphile_worker_py.__all__ if not name.startswith("__")}
     for kind in (Queue, WorkerPool, JobContext, Tasks, Task):
         names |= {name for name in vars(kind) if not name.startswith("_")} - internal
-    assert {name for name in names if not re.search(rf"\b{name}\b", documented())} == set()
+    assert {name for name in names if not re.search(rf"\b{name}\b", DOCUMENTED)} == set()
 
 
 def test_nothing_is_documented_that_does_not_exist() -> None:
     kinds: dict[str, Any] = {"queue": Queue, "ctx": JobContext, "pool": WorkerPool, "tasks": Tasks}
     attributes = {"queue": {"task", "events", "tasks"}, "ctx": {"job", "queue", "cancelled"}, "pool": {"id"}}
-    said = set(re.findall(r"\b(queue|ctx|pool|tasks)\.(\w+)\b", documented()))
+    said = set(re.findall(r"\b(queue|ctx|pool|tasks)\.(\w+)\b", DOCUMENTED))
     assert {f"{a}.{b}" for a, b in said if not hasattr(kinds[a], b) and b not in attributes.get(a, ())} == set()
 
 
@@ -392,10 +389,10 @@ def test_every_option_and_exit_code_of_the_command_line_is_documented() -> None:
     context = click.Context(main)
     found = [main.get_command(context, name) for name in main.list_commands(context)]
     options = {option for command in found if command for one in command.params for option in one.opts}
-    assert {option for option in options if option.startswith("-") and option not in documented()} == set()
-    assert set(re.findall(r"`(--?\w[\w-]*)`", prose(ROOT / "docs" / "running-workers.md"))) <= options
-    codes = re.findall(r"^\| (\d+) \|", prose(ROOT / "docs" / "running-workers.md"), re.M)
-    assert codes == [str(int(code)) for code in MEANINGS]
+    assert {option for option in options if option.startswith("-") and option not in DOCUMENTED} == set()
+    page = prose(ROOT / "docs" / "running-workers.md")
+    assert set(re.findall(r"`(--?\w[\w-]*)`", page)) <= options
+    assert re.findall(r"^\| (\d+) \|", page, re.M) == [str(int(code)) for code in MEANINGS]
 
 
 if __name__ == "__main__":
