@@ -67,9 +67,10 @@ def graphile(*arguments: str, cwd: Path | None = None, **options: Any) -> subpro
         "input": "",
         "stdout": subprocess.PIPE,
         "stderr": subprocess.PIPE,
+        "timeout": DEADLINE,
         **options,
     }
-    return subprocess.run([*COMMAND, *arguments], text=True, check=False, timeout=DEADLINE, **options)
+    return subprocess.run([*COMMAND, *arguments], text=True, check=False, **options)
 
 
 def in_process(capsys: pytest.CaptureFixture[str], *arguments: str) -> subprocess.CompletedProcess[str]:

