@@ -208,7 +208,7 @@ class Queue:
         max_attempts: int | None = None,
         connection: object = None,
     ) -> list[Job]:
-        """Change jobs that are not running; what is None stays. Returns the changed ones. attempts=0 starts anew."""
+        """Change jobs that are not running; what is None stays, run_at too. Returns the changed ones, as they are now."""
         if run_at is not None:
             check_run_at(run_at)
         for name, value, lowest in (

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -218,9 +219,8 @@ def test_the_environment_is_read_on_first_use(migrated_url: str, monkeypatch: py
 
 def as_url(conninfo: str) -> str:
     server = conninfo_to_dict(conninfo)
-    return f"postgresql:///{server['dbname']}?" + "&".join(
-        f"{name}={server[name]}" for name in ("host", "port", "user")
-    )
+    options = "&".join(f"{name}={quote(str(value))}" for name, value in server.items() if name != "dbname")
+    return f"postgresql:///{server['dbname']}?{options}"
 
 
 def test_a_url_says_the_same_as_a_conninfo(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -235,3 +235,18 @@ def test_a_claim_whose_answer_got_lost_is_given_back(
     assert done.wait(30)
     pool.stop(30)
     assert queue.job(job.id) is None
+
+
+def test_a_job_whose_key_was_taken_while_it_ran_fails_for_good(queue: Queue) -> None:
+    failures: list[JobFailed] = []
+    queue.events.subscribe(JobFailed, failures.append)
+
+    @queue.task
+    def work(payload: str) -> None:
+        if payload == "first":
+            queue.add_job("work", "second", job_key="k")
+            raise ValueError
+
+    work.add_job("first", job_key="k")
+    assert queue.run_once(1) == RunSummary(completed=1, retrying=0, failed=1)
+    assert [failure.final for failure in failures] == [True]

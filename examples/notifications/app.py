@@ -52,7 +52,7 @@ def try_again(event: JobFailed) -> None:
         queue.reschedule_jobs([stored.id], attempts=event.job.attempts, run_at=delay)
 
 
-#queue.events.subscribe(JobFailed, try_again)
+queue.events.subscribe(JobFailed, try_again)
 
 
 @queue.task

@@ -1,5 +1,5 @@
 -- Records failures: the error, a later run_at, what is left of a batch; frees the queue. Only where `holder` still holds
--- the job; returns the ids it wrote. Without a delay of its own a job waits e^min(attempts, 10) seconds, as in Node.
+-- the job; returns the ids it wrote, each with whether no attempt is left (a taken key ends the attempts, too). Without a delay of its own a job waits e^min(attempts, 10) seconds, as in Node.
 -- f is not joined in the usual way round: `id = any` keeps the primary key in use whatever the statistics say.
 with f as materialized (
     select *
@@ -12,11 +12,11 @@ with f as materialized (
         locked_at = null,
         locked_by = null
     where j.id = any (%(ids)s::bigint[]) and j.locked_by = %(holder)s::text
-    returning j.id, j.job_queue_id
+    returning j.id, j.job_queue_id, j.attempts >= j.max_attempts as final
 ), freed as (
     update {schema}._private_job_queues
     set locked_at = null, locked_by = null
     where id = any (array(select job_queue_id from failed where job_queue_id is not null))
         and locked_by = %(holder)s::text
 )
-select id from failed
+select id, final from failed

@@ -12,7 +12,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import psycopg
@@ -78,52 +78,52 @@ class Completer(Service):
         completed = [outcome for outcome in self._batch if outcome.kind is Kind.COMPLETED]
         failed = [outcome for outcome in self._batch if outcome.kind is Kind.FAILED]
         try:
-            written = self._finish(completed) | self._fail(failed)
+            written = self._finish(completed) | self._fail(failed)  # each id with whether no attempt is left
         except psycopg.Error:
             self._tried = True
             raise
         self._on_settled([outcome.job for outcome in self._batch])
         for outcome in self._batch:
-            self._tell(outcome, found=self._tried or outcome.job.id in written)
+            if self._tried or outcome.job.id in written:
+                self._tell(outcome, final=written.get(outcome.job.id, outcome.job.attempts >= outcome.job.max_attempts))
+            else:
+                self._events.emit(JobLost(outcome.job))
 
-    def _finish(self, outcomes: list[Outcome]) -> set[int]:
+    def _finish(self, outcomes: list[Outcome]) -> dict[int, bool]:
         if not outcomes:
-            return set()
+            return {}
         ids = [outcome.job.id for outcome in outcomes]
-        return {row[0] for row in self._database.run("finish_jobs", {"ids": ids, "holder": self._holder})}
+        return {row[0]: True for row in self._database.run("finish_jobs", {"ids": ids, "holder": self._holder})}
 
-    def _fail(self, outcomes: list[Outcome]) -> set[int]:
+    def _fail(self, outcomes: list[Outcome]) -> dict[int, bool]:
         """Write failures together; if the database cannot take one of them, each alone, the bad one in plain words."""
         if not outcomes:
-            return set()
+            return {}
         try:
             return self._record(outcomes)
         except PASSING:
             raise
         except psycopg.Error as error:
             if len(outcomes) > 1:
-                return set().union(*(self._fail([outcome]) for outcome in outcomes))
+                return {id: final for outcome in outcomes for id, final in self._fail([outcome]).items()}
             text = f"failed, and its error or what remained of its batch could not be stored ({type(error).__name__})"
             return self._record([attrs.evolve(outcomes[0], error=text, remaining=None)])
 
-    def _record(self, outcomes: list[Outcome]) -> set[int]:
+    def _record(self, outcomes: list[Outcome]) -> dict[int, bool]:
         parameters = {
             "ids": [outcome.job.id for outcome in outcomes],
             "errors": [outcome.error for outcome in outcomes],
             "payloads": [_payload_text(outcome.remaining) for outcome in outcomes],
             "holder": self._holder,
         }
-        return {row[0] for row in self._database.run("fail_jobs", parameters)}
+        return dict(cast("list[tuple[int, bool]]", self._database.run("fail_jobs", parameters)))
 
-    def _tell(self, outcome: Outcome, *, found: bool) -> None:
+    def _tell(self, outcome: Outcome, *, final: bool) -> None:
         job = outcome.job
-        if not found:
-            self._events.emit(JobLost(job))
-        elif outcome.kind is Kind.COMPLETED:
+        if outcome.kind is Kind.COMPLETED:
             if self._events.wants(JobCompleted):
                 self._events.emit(JobCompleted(job, outcome.duration))
         else:
-            final = job.attempts >= job.max_attempts
             remaining = None if outcome.remaining is None else len(outcome.remaining)
             error = outcome.error or ""
             self._events.emit(JobFailed(job, error, outcome.exception, final, outcome.duration, remaining))
