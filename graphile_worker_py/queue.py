@@ -208,7 +208,7 @@ class Queue:
         max_attempts: int | None = None,
         connection: object = None,
     ) -> list[Job]:
-        """Change jobs that are not running; what is None stays, run_at too. Returns the changed ones, as they are now."""
+        """Change jobs that are not running; what is None stays, run_at too. Return the changed ones as they now are."""
         if run_at is not None:
             check_run_at(run_at)
         for name, value, lowest in (
