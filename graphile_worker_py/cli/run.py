@@ -101,8 +101,10 @@ def command(
     The module is looked for in the current directory first. --database and --schema move the queue there.
     SIGTERM and SIGINT stop it: running jobs are let finish, for the grace; a second signal ends the grace.
     """
-    # A stop during a slow import is a clean stop as well; the pool has handlers of its own while it works.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A stop during a slow import is a clean stop as well; the pool has handlers of its own while it works. SIGINT too:
+    # a shell without job control starts what it runs in the background with SIGINT ignored.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     try:
         queue = find_queue(*target, database=database, schema=schema)
         set_up_logging(log_level)
