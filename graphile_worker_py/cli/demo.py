@@ -22,7 +22,8 @@ def command(*, database: str | None, schema: str | None) -> None:
     Without --database or DATABASE_URL a PostgreSQL is started for it, with one the demo has a schema of its own
     (--schema names it) and drops it at the end.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it leaves nothing behind
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)  # so that it leaves nothing behind
     sys.path.insert(0, str(find_example()))
     problems = importlib.import_module("demo").main(database or os.environ.get("DATABASE_URL"), schema)
     if problems:
