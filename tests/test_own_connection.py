@@ -123,24 +123,23 @@ def test_a_refusal_leaves_the_transaction_usable(queue: Queue, own: psycopg.Conn
 # Kinds of connections.
 
 
+WAYS: list[dict[str, Any]] = [
+    {"row_factory": dict_row},
+    {"prepare_threshold": None},
+    {"prepare_threshold": 0},
+    {"cursor_factory": psycopg.ClientCursor},
+    {"cursor_factory": psycopg.RawCursor},
+]
+
+
 @either
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"row_factory": dict_row},
-        {"prepare_threshold": None},
-        {"prepare_threshold": 0},
-        {"cursor_factory": psycopg.ClientCursor},
-        {"cursor_factory": psycopg.RawCursor},
-    ],
-    ids=lambda options: str([*options, *options.values()]),
-)
-def test_a_connection_keeps_its_ways(queue: Queue, migrated_url: str, add: Adding, options: dict[str, Any]) -> None:
-    with psycopg.connect(migrated_url, **options) as own:
-        jobs = [add(queue, "task", [index], job_key="k", connection=own) for index in range(7)]
-        assert jobs[-1].payload == list(range(7))
-        assert {name: getattr(own, name) for name in options} == options
-    assert queue.job(jobs[0].id) == jobs[-1]
+def test_a_connection_keeps_its_ways(queue: Queue, migrated_url: str, add: Adding) -> None:
+    for options in WAYS:
+        with psycopg.connect(migrated_url, **options) as own:
+            jobs = [add(queue, "task", [index], job_key="k", connection=own) for index in range(7)]
+            assert jobs[-1].payload == list(range(7))
+            assert {name: getattr(own, name) for name in options} == options
+        assert queue.remove_job("k") == jobs[-1]
 
 
 SETTINGS = [
