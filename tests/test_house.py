@@ -388,6 +388,6 @@ def test_unclean_files_are_found(tmp_path: Path) -> None:
     package = house(
         tmp_path, {"utils.py": "", "uv.lock": "", "package-lock.json": "{}", "a.md": home, "b.sh": registry}
     )
-    house(tmp_path, {".venv/base.py": home, "lock_jobs.sql": "", "ok.md": "$HOME/x ~/home/x example.com/work/"})
+    house(tmp_path, {".venv/base.py": home, "lock_jobs.sql": "", "ok.md": "$HOME/x ~/home/x example.com/home/"})
     names = [line.split(":")[0] for line in unclean_files(package)]
     assert names == ["a.md", "b.sh", "package-lock.json", "utils.py", "uv.lock"]

@@ -44,12 +44,10 @@ def try_again(event: JobFailed) -> None:
     A job whose key is taken loses the attempts it had left, for the new job is meant to do its work. Here it is not:
     the new digest does not hold the messages of the old one. So the old one gets its attempts back.
     """
-    if event.job.task_identifier != "send_digest" or event.job.attempts >= event.job.max_attempts:
-        return
-    stored = queue.job(event.job.id)
-    if stored is not None and stored.attempts > event.job.attempts:
-        delay = timedelta(seconds=math.exp(min(event.job.attempts, 10)))
-        queue.reschedule_jobs([stored.id], attempts=event.job.attempts, run_at=delay)
+    job = event.job
+    if job.task_identifier == "send_digest" and event.final and job.attempts < job.max_attempts:
+        pause = timedelta(seconds=math.exp(min(job.attempts, 10)))
+        queue.reschedule_jobs([job.id], attempts=job.attempts, run_at=pause)
 
 
 queue.events.subscribe(JobFailed, try_again)
