@@ -77,7 +77,10 @@ def test_an_error_the_database_cannot_store_is_replaced_and_harms_no_other(
 ) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         name = f"{connection.info.dbname}_latin1"
-        connection.execute(f'create database "{name}" encoding latin1 lc_collate "C" lc_ctype "C" template template0')
+        # Since 15 a server may have locales of another provider, which know no encoding but UTF-8.
+        locale = "locale_provider libc" if connection.info.server_version >= 150000 else ""
+        options = f'encoding latin1 {locale} lc_collate "C" lc_ctype "C" template template0'
+        connection.execute(f'create database "{name}" {options}')
         try:
             with Queue(make_conninfo(database_url, dbname=name)) as queue:
                 queue.migrate()
