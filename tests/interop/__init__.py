@@ -1,0 +1,1 @@
+"""Side by side with Node's workers: real ones, at pinned versions."""
