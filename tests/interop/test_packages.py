@@ -6,6 +6,7 @@ import subprocess
 
 import psycopg
 import pytest
+
 from interop import node
 
 pytestmark = pytest.mark.usefixtures("packages")
