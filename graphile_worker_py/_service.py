@@ -35,13 +35,14 @@ class Service:
 
     def wake(self) -> None:
         """Let the next step begin now."""
-        self._woken.set()
+        if not self._woken.is_set():  # setting takes a lock, asking does not, and this is called for every job
+            self._woken.set()
 
     def stop(self, timeout: float | None = None) -> bool:
         """Ask the thread to end after the step it is in, wait up to timeout seconds, and say whether it has."""
         self.stopping.set()
         self.wake()
-        if self._thread.ident is not None:
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
@@ -63,13 +64,13 @@ class Service:
     def _turn(self) -> float | None:
         try:
             delay = self.step()
-        except Exception as error:
+        except BaseException as error:  # whatever somebody else's code raised in here: a service ends when stopped
             self._back_off(error)
             return 0
         self._failures = 0
         return delay
 
-    def _back_off(self, error: Exception) -> None:
+    def _back_off(self, error: BaseException) -> None:
         """Log the error (a traceback only where it is not the database's) and wait; only stop() cuts this short."""
         self._failures += 1
         limit = min(LONGEST_BACKOFF, SHORTEST_BACKOFF * 2 ** min(self._failures, 10))
@@ -81,5 +82,5 @@ class Service:
         self.stopping.wait(delay)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).split("\n", 1)[0]

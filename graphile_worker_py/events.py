@@ -8,6 +8,7 @@ has confirmed them. No record is made where nobody listens.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -80,15 +81,18 @@ class Events:
 
     def __init__(self) -> None:
         self._subscribers: dict[type[Any], tuple[Callable[[Any], object], ...]] = {}
+        self._lock = threading.Lock()
         for kind in (PoolStarted, PoolStopped, JobCompleted, JobFailed, JobLost):
             self.subscribe(kind, log)
 
     def subscribe(self, kind: type[E], function: Callable[[E], object]) -> Callable[[], None]:
         """Call function with every record of this kind; call what is returned to end it."""
-        self._subscribers[kind] = (*self._subscribers.get(kind, ()), function)
+        with self._lock:
+            self._subscribers[kind] = (*self._subscribers.get(kind, ()), function)
 
         def unsubscribe() -> None:
-            self._subscribers[kind] = tuple(f for f in self._subscribers.get(kind, ()) if f is not function)
+            with self._lock:
+                self._subscribers[kind] = tuple(f for f in self._subscribers.get(kind, ()) if f is not function)
 
         return unsubscribe
 
@@ -104,7 +108,7 @@ class Events:
         for function in self._subscribers.get(type(event), ()):
             try:
                 function(event)
-            except Exception:
+            except BaseException:  # SystemExit too: it would end one of the pool's threads, and nothing else
                 logger.exception("a subscriber to %s failed", type(event).__name__)
 
 

@@ -24,6 +24,7 @@ JobKeyMode = Literal["replace", "preserve_run_at", "unsafe_dedupe"]
 JobState = Literal["ready", "scheduled", "running", "retrying", "failed"]
 
 JOB_KEY_MODES = ("replace", "preserve_run_at", "unsafe_dedupe")
+LONGEST_WAIT = 86_400.0  # seconds
 LAST_RUN_AT = datetime(9999, 1, 1, tzinfo=timezone.utc)
 
 
@@ -94,7 +95,17 @@ def check_job_key_mode(mode: object, job_key: str | None) -> None:
         raise InvalidJobSpec("job_key_mode: has no meaning without a job_key; give both, or neither")
 
 
-def _flags(value: Iterable[str] | None) -> tuple[str, ...] | None:
+def check_seconds(name: str, value: object, *, shortest: float = 0.0) -> float:
+    """Return a number of seconds that a thread can wait: from `shortest` to a day; refuse all else, NaN too."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise InvalidJobSpec(f"{name}: expected a number of seconds, got {type(value).__name__}")
+    if not shortest <= value <= LONGEST_WAIT:
+        raise InvalidJobSpec(f"{name}: expected {shortest:g} to {LONGEST_WAIT:g} seconds, got {value}")
+    return float(value)
+
+
+def check_flags(value: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Return flags as a tuple, None as it is; refuse a single text, whose letters would each be one."""
     if value is None:
         return None
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
@@ -122,7 +133,7 @@ class JobSpec:
     priority: int | None = attrs.field(default=None, kw_only=True)
     max_attempts: int | None = attrs.field(default=None, kw_only=True)
     job_key: str | None = attrs.field(default=None, kw_only=True)
-    flags: tuple[str, ...] | None = attrs.field(default=None, kw_only=True, converter=_flags)
+    flags: tuple[str, ...] | None = attrs.field(default=None, kw_only=True, converter=check_flags)
     raw_payload: str | None = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -253,14 +264,16 @@ class Kind(enum.Enum):
 
     COMPLETED = "completed"
     FAILED = "failed"
+    RETURNED = "returned"  # never begun: goes back with its attempt
 
 
 @attrs.frozen
 class Outcome:
     """What became of one claimed job, ready to be written; `duration` is in seconds.
 
-    `error` is the text for last_error; `exception` what was raised, for subscribers; `remaining` the items of a batch
-    that failed, None where the payload stays as it is.
+    `error` is the text for last_error; `exception` what was raised, for subscribers; `kept` the places, from 0, of the
+    items of a batch that failed, None where the payload stays as it is. `frees_queue`: false while more jobs of its
+    run are to come.
     """
 
     job: Job
@@ -268,4 +281,5 @@ class Outcome:
     duration: float = 0.0
     error: str | None = None
     exception: BaseException | None = None
-    remaining: list[Any] | None = None
+    kept: tuple[int, ...] | None = None
+    frees_queue: bool = True

@@ -32,6 +32,7 @@ from graphile_worker_py.jobs import (
     check_integer,
     check_job_key_mode,
     check_run_at,
+    check_seconds,
     check_text,
 )
 from graphile_worker_py.tasks import Tasks
@@ -71,9 +72,9 @@ class Queue:
         prepared_statements: bool = True,
     ) -> None:
         self._options = {
-            "min_size": min_size,
-            "max_size": max_size,
-            "connect_timeout": connect_timeout,
+            "min_size": check_integer("min_size", min_size, lowest=0, highest=10_000),
+            "max_size": check_integer("max_size", max_size, lowest=1, highest=10_000),
+            "connect_timeout": check_seconds("connect_timeout", connect_timeout, shortest=0.01),
             "prepared_statements": prepared_statements,
         }
         self.tasks = Tasks()
@@ -165,8 +166,9 @@ class Queue:
         """Add many jobs in one transaction and return them in the order given: all of them, or none.
 
         specs may be a generator: it is read in chunks. Two specs of one key behave as if added one after the other.
-        on_progress is called with how many were added so far. job_key_preserve_run_at: keyed jobs that wait, untried,
-        keep their run_at. Raises InvalidJobSpec.
+        on_progress is called with how many were added so far. Both are called inside the transaction: what they add
+        themselves over another connection may wait for it, for ever. job_key_preserve_run_at: keyed jobs that wait,
+        untried, keep their run_at. Raises InvalidJobSpec.
         """
         jobs: list[Job] = []
         specs = _listed("specs", specs)
@@ -238,7 +240,7 @@ class Queue:
         chosen = list(_listed("tasks", tasks))
         if any(name not in tuple(CLEANUP_STATEMENTS) for name in chosen):
             got = ", ".join(map(str, chosen))
-            raise ValueError(f"tasks: expected some of {', '.join(CLEANUP_STATEMENTS)}, got {got}")
+            raise InvalidJobSpec(f"tasks: expected some of {', '.join(CLEANUP_STATEMENTS)}, got {got}")
         names = [check_text("keep_tasks", name, longest=128) for name in _listed("keep_tasks", keep_tasks)]
         keep = {"keep": [*self.tasks.identifiers(), *names]}
         with self.database.connection() as conn, conn.transaction():
@@ -262,7 +264,7 @@ class Queue:
     ) -> Page:
         """Return up to `limit` (1 to 10,000) jobs in the order of their ids, after the id `after`, without payloads."""
         if state is not None and state not in get_args(JobState):
-            raise ValueError(f"state: expected ready, scheduled, running, retrying or failed, got {state!r}")
+            raise InvalidJobSpec(f"state: expected ready, scheduled, running, retrying or failed, got {state!r}")
         check_integer("limit", limit, lowest=1, highest=10_000)
         check_integer("after", after, lowest=0, highest=LARGEST_ID)
         texts = {"task": task, "queue_name": queue_name, "job_key": job_key}

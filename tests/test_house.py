@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("worker",),
     ("worker.crew", "worker.listener"),
     ("worker.local_queue", "worker.completer", "worker.executor", "worker.heartbeat"),
+    ("worker.pace",),
     ("queue",),
     ("migrate",),
     ("_adding",),

@@ -1,56 +1,115 @@
--- Claims up to `count` ready jobs for `holder` in the order of priority and run_at, at most one of each named queue.
+-- Claims up to `count` ready jobs for `holder` in the order of priority and run_at; of one named queue a run of up to
+-- `run_length`, in the order of priority, run_at and id, which the holder has to work through one after the other.
 --
--- heads looks, without locks, at the first jobs of queues nobody holds; held locks those queues; a queue's row is
--- locked before its job is chosen, so two holders can never run one queue, and a pool that comes second skips it
--- whole instead of taking its second job. queued then locks what is still ready of those heads and keeps the first of
--- each queue, ids deciding between equal times. heads has no index of its own and walks over whatever stands before
--- the jobs it finds, so it is run only where `with_queues` asks for it and a queue is free.
--- free takes jobs without a queue, in index order. `id = any (array(...))` keeps the primary key in use whatever the
--- statistics say; a join here has been seen to scan the whole table.
-with wanted as materialized (
+-- lanes: one for each priority in use, found by hopping through the index, so that jobs of the future at a better
+-- priority are not walked over. Where `priorities` and `since` are given, those are the lanes and that is where each
+-- begins: a hint that saves walking over the dead rows in front, and may miss rows that come before it.
+-- free: jobs without a queue, locked in the order of the index. heads: the first jobs of queues nobody holds, looked at
+-- without locks, and no further than free has come; asked for by `with_queues`. Whether a queue is free is a scalar
+-- subquery on purpose: it cannot become a join, which would read all queues.
+-- held: those queues, locked before any of their jobs: a second holder that comes at the same time skips the
+-- queue whole instead of taking its next job. queued: what is then still ready of their heads, up to the first that
+-- could not be locked, so that nothing overtakes it.
+-- Always answers with a row: without jobs, it is empty but for due_in, the seconds until the next job is due if that is
+-- `within` so many. seconds is what looking for the jobs took here, free of the caller's own waiting.
+-- `id = any (array(...))` keeps the primary key in use whatever the statistics say; a join has been seen to scan
+-- the whole table.
+with recursive wanted as materialized (
     select array(
         select t.id from {schema}._private_tasks as t where t.identifier = any (%(tasks)s::text[])
     ) as task_ids
-), heads as materialized (
-    select j.id, j.job_queue_id
-    from {schema}._private_jobs as j
-    where %(with_queues)s::boolean
-        and j.is_available
-        and j.job_queue_id is not null
-        and j.run_at <= now()
-        and j.task_id = any ((select task_ids from wanted)::integer[])
-        and (j.flags is null or not j.flags ?| %(forbidden)s::text[])
-        and exists (select from {schema}._private_job_queues where is_available)
-        and j.job_queue_id in (select q.id from {schema}._private_job_queues as q where q.is_available)
-    order by j.priority, j.run_at, j.id
+), hops (priority) as (
+    (
+        select j.priority
+        from {schema}._private_jobs as j
+        where %(priorities)s::smallint[] is null and j.is_available
+        order by j.priority, j.run_at
+        limit 1
+    )
+    union all
+    select (
+        select j.priority
+        from {schema}._private_jobs as j
+        where j.is_available and j.priority > h.priority
+        order by j.priority, j.run_at
+        limit 1
+    )
+    from hops as h
+    where h.priority is not null
+), lanes (priority, since) as (
+    select h.priority, '-infinity'::timestamptz from hops as h where h.priority is not null
+    union all
+    select b.priority, coalesce(b.since, '-infinity') from unnest(%(priorities)s::smallint[], %(since)s::timestamptz[]) as b (priority, since)
+), free as materialized (
+    select f.*
+    from lanes as l
+    cross join lateral (
+        select j.id, j.job_queue_id, j.priority, j.run_at
+        from {schema}._private_jobs as j
+        where j.is_available
+            and j.job_queue_id is null
+            and j.priority = l.priority
+            and j.run_at >= l.since
+            and j.run_at <= now()
+            and j.task_id = any ((select task_ids from wanted)::integer[])
+            and (j.flags is null or not j.flags ?| %(forbidden)s::text[])
+        order by j.run_at
+        limit %(count)s::integer
+        for update skip locked
+    ) as f
     limit %(count)s::integer
+), reach as materialized (
+    select f.priority, f.run_at
+    from free as f
+    order by f.priority desc, f.run_at desc
+    limit case when (select count(*) from free) >= %(count)s::integer then 1 else 0 end
+), heads as materialized (
+    select h.*, row_number() over (partition by h.job_queue_id order by h.priority, h.run_at, h.id) as place
+    from (
+        select h.*
+        from lanes as l
+        cross join lateral (
+            select j.id, j.job_queue_id, j.priority, j.run_at
+            from {schema}._private_jobs as j
+            where j.is_available
+                and j.job_queue_id is not null
+                and j.priority = l.priority
+                and j.run_at <= coalesce((select r.run_at from reach as r where r.priority = l.priority), now())
+                and j.task_id = any ((select task_ids from wanted)::integer[])
+                and (j.flags is null or not j.flags ?| %(forbidden)s::text[])
+                and (select q.is_available from {schema}._private_job_queues as q where q.id = j.job_queue_id)
+            order by j.run_at, j.id
+            limit %(count)s::integer
+        ) as h
+        where %(with_queues)s::boolean and l.priority <= coalesce((select r.priority from reach as r), l.priority)
+        limit %(count)s::integer
+    ) as h
 ), held as materialized (
     select q.id
     from {schema}._private_job_queues as q
     where q.id = any (array(select h.job_queue_id from heads as h)) and q.is_available
     for update skip locked
 ), locked as materialized (
-    select j.id, j.job_queue_id, j.priority, j.run_at
+    select j.id
     from {schema}._private_jobs as j
-    where j.id = any (array(select h.id from heads as h where h.job_queue_id in (select id from held)))
+    where j.id = any (
+            array(
+                select h.id
+                from heads as h
+                where h.job_queue_id in (select id from held) and h.place <= %(run_length)s::integer
+            )
+        )
         and j.is_available
         and j.run_at <= now()
     for update skip locked
 ), queued as (
-    select distinct on (job_queue_id) id, job_queue_id, priority, run_at
-    from locked
-    order by job_queue_id, priority, run_at, id
-), free as materialized (
-    select j.id, j.job_queue_id, j.priority, j.run_at
-    from {schema}._private_jobs as j
-    where j.is_available
-        and j.job_queue_id is null
-        and j.run_at <= now()
-        and j.task_id = any ((select task_ids from wanted)::integer[])
-        and (j.flags is null or not j.flags ?| %(forbidden)s::text[])
-    order by j.priority, j.run_at
-    limit %(count)s::integer
-    for update skip locked
+    select id, job_queue_id, priority, run_at
+    from (
+        select h.*, row_number() over (partition by h.job_queue_id order by h.place) as nth
+        from heads as h
+        where h.id in (select id from locked)
+    ) as numbered
+    where nth = place
 ), picked as materialized (
     select id, job_queue_id
     from (select * from queued union all select * from free) as either_kind
@@ -68,8 +127,29 @@ with wanted as materialized (
     returning *
 )
 select t.identifier, q.queue_name,
-    {job}
-from claimed as j
-join {schema}._private_tasks as t on t.id = j.task_id
+    {job},
+    s.due_in, s.seconds
+from (
+    select
+        case when p.jobs = 0 then (
+            select extract(epoch from min(n.run_at) - now())::float8
+            from lanes as l
+            cross join lateral (
+                select j.run_at
+                from {schema}._private_jobs as j
+                where j.is_available
+                    and j.priority = l.priority
+                    and j.run_at > now()
+                    and j.run_at <= now() + make_interval(secs => %(within)s::float8)
+                    and j.task_id = any ((select task_ids from wanted)::integer[])
+                order by j.run_at
+                limit 1
+            ) as n
+        ) end as due_in,
+        extract(epoch from clock_timestamp() - statement_timestamp())::float8 as seconds
+    from (select count(*) as jobs from picked) as p
+) as s
+left join claimed as j on true
+left join {schema}._private_tasks as t on t.id = j.task_id
 left join queues as q on q.id = j.job_queue_id
 order by j.priority, j.run_at, j.id

@@ -1,22 +1,36 @@
--- Records failures: the error, a later run_at, what is left of a batch; frees the queue. Only where `holder` still holds
--- the job; returns the ids it wrote, each with whether no attempt is left (a taken key ends the attempts, too). Without a delay of its own a job waits e^min(attempts, 10) seconds, as in Node.
+-- Records failures: the error, a later run_at, which items of a batch are left (`kept`, by their places from 1); frees the
+-- queue. Only where `holder` still holds the job since that claim; returns the ids it wrote, each with whether no attempt
+-- is left (a taken key ends the attempts, too). Without a delay of its own a job waits e^min(attempts, 10) seconds, as
+-- in Node. Items keep their text, to the last digit: they never become values on the way.
 -- f is not joined in the usual way round: `id = any` keeps the primary key in use whatever the statistics say.
 with f as materialized (
     select *
-    from unnest(%(ids)s::bigint[], %(errors)s::text[], %(payloads)s::text[]) as f(id, error, payload)
+    from unnest(%(ids)s::bigint[], %(since)s::timestamptz[], %(errors)s::text[], %(kept)s::text[])
+        as f(id, since, error, kept)
 ), failed as (
     update {schema}._private_jobs as j
-    set last_error = (select f.error from f where f.id = j.id),
-        payload = coalesce((select f.payload::json from f where f.id = j.id), j.payload),
+    set last_error = (select f.error from f where f.id = j.id and f.since = j.locked_at),
+        payload = coalesce(
+            (
+                select json_agg(e.item order by e.place)
+                from f, json_array_elements(case when f.kept is not null then j.payload end)
+                    with ordinality as e (item, place)
+                where f.id = j.id and f.since = j.locked_at and e.place = any (f.kept::integer[])
+            ),
+            j.payload
+        ),
         run_at = greatest(now(), j.run_at) + make_interval(secs => exp(least(j.attempts, 10))),
         locked_at = null,
         locked_by = null
-    where j.id = any (%(ids)s::bigint[]) and j.locked_by = %(holder)s::text
+    where j.id = any (%(ids)s::bigint[])
+        and j.locked_by = %(holder)s::text
+        and (j.id, j.locked_at) in (select f.id, f.since from f)
     returning j.id, j.job_queue_id, j.attempts >= j.max_attempts as final
 ), freed as (
-    update {schema}._private_job_queues
+    update {schema}._private_job_queues as q
     set locked_at = null, locked_by = null
-    where id = any (array(select job_queue_id from failed where job_queue_id is not null))
-        and locked_by = %(holder)s::text
+    where q.id = any (array(select job_queue_id from failed where job_queue_id is not null))
+        and q.locked_by = %(holder)s::text
+        and q.locked_at = any (%(since)s::timestamptz[])
 )
 select id, final from failed

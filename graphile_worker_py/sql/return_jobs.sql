@@ -1,13 +1,18 @@
--- Gives back claimed jobs that were not started, attempt included, and frees their queues, where `holder` holds them.
+-- Gives back claimed jobs that were not started, attempt included, where `holder` still holds them since that claim; and
+-- frees their queues, if asked for.
 with returned as (
-    update {schema}._private_jobs
-    set attempts = greatest(0, attempts - 1), locked_at = null, locked_by = null
-    where id = any (%(ids)s::bigint[]) and locked_by = %(holder)s::text
-    returning id, job_queue_id
+    update {schema}._private_jobs as j
+    set attempts = greatest(0, j.attempts - 1), locked_at = null, locked_by = null
+    where j.id = any (%(ids)s::bigint[])
+        and j.locked_by = %(holder)s::text
+        and (j.id, j.locked_at) in (select * from unnest(%(ids)s::bigint[], %(since)s::timestamptz[]))
+    returning j.id, j.job_queue_id
 ), freed as (
-    update {schema}._private_job_queues
+    update {schema}._private_job_queues as q
     set locked_at = null, locked_by = null
-    where id = any (array(select job_queue_id from returned where job_queue_id is not null))
-        and locked_by = %(holder)s::text
+    where %(free_queues)s::boolean
+        and q.id = any (array(select r.job_queue_id from returned as r))
+        and q.locked_by = %(holder)s::text
+        and q.locked_at = any (%(since)s::timestamptz[])
 )
 select id from returned

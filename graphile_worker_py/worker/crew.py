@@ -6,17 +6,21 @@ import queue
 import threading
 from collections.abc import Callable
 
-from graphile_worker_py.jobs import Job, Outcome
+from graphile_worker_py.jobs import Job, Kind, Outcome
+from graphile_worker_py.worker.local_queue import Run
 
 
 class Crew:
-    """`size` threads that call work(job) for each job that take() returns, and pass the outcome to deliver()."""
+    """`size` threads that call work(job) for each job that take() returns, and pass the outcome to deliver().
+
+    The jobs of a Run are worked through in order by one thread; a failure ends it, and so does its time being over.
+    """
 
     def __init__(
         self,
         size: int,
         *,
-        take: Callable[[], Job | None],
+        take: Callable[[], Job | Run | None],
         work: Callable[[Job], Outcome],
         deliver: Callable[[Outcome], None],
     ) -> None:
@@ -24,12 +28,13 @@ class Crew:
         self._work = work
         self._deliver = deliver
         self._lock = threading.Lock()
-        self._running: dict[int, Job] = {}
+        self._running: list[Job | None] = [None] * size  # each thread has its place, so none needs a lock
+        self._runs: list[Run | None] = [None] * size
         self._left = size
         self.news: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._run, name=f"graphile-worker-py crew {number}", daemon=True)
-            for number in range(1, size + 1)
+            threading.Thread(target=self._live, args=(place,), name=f"graphile-worker-py crew {place + 1}", daemon=True)
+            for place in range(size)
         ]
 
     def start(self) -> None:
@@ -39,8 +44,11 @@ class Crew:
 
     def running(self) -> list[Job]:
         """Return the jobs whose handlers have not returned."""
-        with self._lock:
-            return list(self._running.values())
+        return [job for job in self._running if job is not None]
+
+    def waiting(self) -> list[Job]:
+        """Return the jobs of runs that are behind a running one."""
+        return [job for run in self._runs if run is not None for job in list(run.jobs)]
 
     def wait(self, timeout: float | None) -> bool:
         """Wait up to timeout seconds, or until hurry() is called, for all threads to end; say whether they have.
@@ -62,15 +70,31 @@ class Crew:
         """End a wait() now; may be called in a signal handler, for SimpleQueue.put is safe there."""
         self.news.put("hurry")
 
-    def _run(self) -> None:
-        while (job := self._take()) is not None:
-            number = threading.get_ident()
-            with self._lock:
-                self._running[number] = job
-            self._deliver(self._work(job))
-            with self._lock:
-                del self._running[number]
+    def _live(self, place: int) -> None:
+        while (taken := self._take()) is not None:
+            if isinstance(taken, Run):
+                self._runs[place] = taken
+                self._work_through(place, taken)
+                self._runs[place] = None
+            else:
+                self._running[place] = taken
+                self._deliver(self._work(taken))
+                self._running[place] = None
         with self._lock:
             self._left -= 1
             if not self._left:
                 self.news.put("all threads have ended")
+
+    def _work_through(self, place: int, run: Run) -> None:
+        """Run the jobs of one queue; what goes back is delivered first, for the queue is freed by the last outcome."""
+        jobs = run.jobs
+        while jobs:
+            self._running[place] = job = jobs.popleft()
+            outcome = self._work(job)
+            if outcome.kind is Kind.FAILED or run.over():
+                while jobs:
+                    self._deliver(Outcome(jobs.popleft(), Kind.RETURNED, frees_queue=False))
+            if jobs:
+                outcome = Outcome(job, outcome.kind, outcome.duration, frees_queue=False)
+            self._deliver(outcome)
+            self._running[place] = None

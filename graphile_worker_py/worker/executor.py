@@ -12,8 +12,9 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, MappingView, Set
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -83,6 +84,7 @@ class JobContext:
         self.queue = queue
         self.cancelled = cancelled
         self._helpers = helpers
+        self._helped: list[Future[Any]] = []
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -119,13 +121,32 @@ class JobContext:
             connection=connection,
         )
 
-    def add_jobs(self, specs: Iterable[JobSpec], *, connection: object = None) -> list[Job]:
+    def add_jobs(
+        self,
+        specs: Iterable[JobSpec],
+        *,
+        job_key_preserve_run_at: bool = False,
+        connection: object = None,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> list[Job]:
         """Add many jobs to the queue this one came from; see `Queue.add_jobs`."""
-        return self.queue.add_jobs(specs, connection=connection)
+        return self.queue.add_jobs(
+            specs, job_key_preserve_run_at=job_key_preserve_run_at, connection=connection, on_progress=on_progress
+        )
 
     def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Run function(*args, **kwargs) on the pool's helper threads and return its future."""
-        return self._helpers.submit(function, *args, **kwargs)
+        """Run function(*args, **kwargs) on the pool's helper threads and return its future.
+
+        The job waits for it, whether the handler returns the future or not; only a returned one decides the outcome.
+        """
+        future = self._helpers.submit(function, *args, **kwargs)
+        self._helped.append(future)
+        return future
+
+    def wait_for_helpers(self) -> None:
+        """Wait until all that was submitted has ended; the worker does so when the handler has returned."""
+        while pending := [future for future in self._helped if not future.done()]:
+            wait_for(pending)
 
     def map(self, function: Callable[[U], T], items: Iterable[U]) -> list[Future[T]]:
         """Run function on every item on the helper threads: `return ctx.map(deliver, payload)` settles a batch."""
@@ -133,46 +154,68 @@ class JobContext:
 
 
 class _PartialFailure(Exception):
-    """Some items of a batch failed: `remaining` is what the next attempt gets."""
+    """Some items of a batch failed: those at the places `kept` are what the next attempt gets."""
 
-    def __init__(self, text: str, remaining: list[Any], first: BaseException) -> None:
+    def __init__(self, text: str, kept: tuple[int, ...], first: BaseException) -> None:
         super().__init__(text)
         self.text = text
-        self.remaining = remaining
+        self.kept = kept
         self.first = first
 
 
 def execute(task: Task[Any, Any], job: Job, context: Callable[[Job], JobContext]) -> Outcome:
-    """Call the task's handler for a job and return what became of it; never raises."""
+    """Call the task's handler for a job and return what became of it; never raises.
+
+    A job is not over before what its handler has handed to helper threads is.
+    """
     began = time.perf_counter()
     try:
         payload = job.payload
-        result = task.handler(payload, context(job)) if task.wants_context else task.handler(payload)
+        items = len(payload) if isinstance(payload, list) else None  # as they came: the handler may change its list
+        result = _called(task, payload, context(job) if task.wants_context else None)
         if result is not None:
-            _settle(payload, result)
+            _settle(items, result)
         return Outcome(job, Kind.COMPLETED, time.perf_counter() - began)
     except _PartialFailure as partial:
-        return Outcome(job, Kind.FAILED, time.perf_counter() - began, partial.text, partial.first, partial.remaining)
+        return Outcome(job, Kind.FAILED, time.perf_counter() - began, partial.text, partial.first, partial.kept)
     except BaseException as error:
         return Outcome(job, Kind.FAILED, time.perf_counter() - began, describe(error), error)
 
 
-def _settle(payload: object, result: object) -> None:
-    """Wait for the futures a handler returned; raise what failed, with what remains of a batch."""
+def _called(task: Task[Any, Any], payload: object, context: JobContext | None) -> object:
+    """Call the handler in context variables of its own, so that none reaches the thread's next job."""
+    if context is None:
+        return contextvars.Context().run(task.handler, payload)
+    try:
+        return contextvars.Context().run(task.handler, payload, context)
+    finally:
+        context.wait_for_helpers()
+
+
+def _settle(items: int | None, result: object) -> None:
+    """Wait for the futures a handler returned; raise what failed, with the places of a batch's failed items."""
     if isinstance(result, Future):
         result.result()
     elif inspect.isawaitable(result):
-        getattr(result, "close", lambda: None)()
+        _never_awaited(result)
         raise InvalidHandler("the handler returned a coroutine, which nobody awaits: call asyncio.run(...) in it")
-    elif isinstance(payload, list) and isinstance(result, (list, tuple)):
-        if len(result) != len(payload):
+    elif items is not None and isinstance(result, (list, tuple)):
+        if len(result) != items:
             raise BatchResultMismatch(
-                f"the handler returned {len(result)} results for {len(payload)} items: return one for each, or None"
+                f"the handler returned {len(result)} results for {items} items: return one for each, or None"
             )
-        errors = {index: error for index, entry in enumerate(result) if (error := _item_error(entry)) is not None}
+        errors = {place: error for place, entry in enumerate(result) if (error := _item_error(entry)) is not None}
         if errors:
-            first = next(iter(errors.values()))
-            raise _PartialFailure(_joined(errors, len(payload)), [payload[index] for index in errors], first)
+            raise _PartialFailure(_joined(errors, items), tuple(errors), next(iter(errors.values())))
+    elif items is not None and isinstance(result, (Iterator, Set, MappingView)):
+        raise InvalidHandler(
+            f"the handler returned a {type(result).__name__} for a batch, which would not be looked into: "
+            "return a list with one entry for each item, such as ctx.map(...), or None"
+        )
+
+
+def _never_awaited(coroutine: object) -> None:
+    getattr(coroutine, "close", lambda: None)()
 
 
 def _item_error(entry: object) -> BaseException | None:
@@ -181,6 +224,9 @@ def _item_error(entry: object) -> BaseException | None:
             return entry.exception()
         except BaseException as error:  # a cancelled future raises instead of telling
             return error
+    if inspect.isawaitable(entry):
+        _never_awaited(entry)
+        return InvalidHandler("this entry is a coroutine, which nobody awaits: return what asyncio.run(...) gives")
     return entry if isinstance(entry, BaseException) else None
 
 

@@ -17,7 +17,8 @@ from psycopg import Notify
 
 from graphile_worker_py._database import Connection, Database
 from graphile_worker_py._service import Service
-from graphile_worker_py.migrate import LATEST
+from graphile_worker_py.errors import SchemaTooNew
+from graphile_worker_py.migrate import LATEST, check
 
 ADDED = "jobs:insert"
 MIGRATED = "worker:migrate"
@@ -27,18 +28,20 @@ class Listener(Service):
     """Hears what is added and migrated. `on_jobs` is called for new jobs and after every (re)connect."""
 
     def __init__(
-        self, database: Database, *, on_jobs: Callable[[], None], on_breaking: Callable[[int | None], None]
+        self, database: Database, *, on_jobs: Callable[[], None], on_breaking: Callable[[SchemaTooNew], None]
     ) -> None:
         super().__init__("listener")
         self._database = database
         self._on_jobs = on_jobs
         self._on_breaking = on_breaking
         self._inner, self._outer = socket.socketpair()
+        self._inner.setblocking(False)
+        self._outer.setblocking(False)
 
     def wake(self) -> None:
         """End the wait for notifications now."""
         super().wake()
-        with contextlib.suppress(OSError):  # the thread has ended already
+        with contextlib.suppress(OSError):  # the thread has ended already, or has enough bytes to read
             self._outer.send(b"!")
 
     def step(self) -> float | None:
@@ -46,7 +49,7 @@ class Listener(Service):
         connection = self._database.connect()
         try:
             self._database.listen(connection, ADDED, MIGRATED)
-            self._on_jobs()  # what was added while nobody listened
+            self._look_back()
             while not self.stopping.is_set():
                 self._wait(connection)
                 for notification in connection.notifies(timeout=0):
@@ -60,12 +63,22 @@ class Listener(Service):
         self._inner.close()
         self._outer.close()
 
+    def _look_back(self) -> None:
+        """Make up for what was not heard while nobody listened: jobs, and a breaking migration."""
+        self._on_jobs()
+        try:
+            check(self._database)
+        except SchemaTooNew as error:
+            self._on_breaking(error)
+
     def _wait(self, connection: Connection) -> None:
         """Wait until the server has sent something, or wake() is called."""
         waiting = select.poll()
         waiting.register(connection.fileno(), select.POLLIN)
         waiting.register(self._inner.fileno(), select.POLLIN)
         waiting.poll()
+        with contextlib.suppress(BlockingIOError):
+            self._inner.recv(4096)
 
     def hear(self, notification: Notify) -> None:
         """Act on a notification; what cannot be read counts as one new job."""
@@ -77,7 +90,12 @@ class Listener(Service):
         elif notification.channel == MIGRATED and told.get("breaking"):
             number = told.get("migrationNumber")
             if not isinstance(number, int) or number > LATEST:
-                self._on_breaking(number if isinstance(number, int) else None)
+                self._on_breaking(
+                    SchemaTooNew(
+                        f"the schema was changed by breaking migration {number or 'of unknown number'}, "
+                        "which this version does not know: upgrade graphile-worker-py"
+                    )
+                )
 
 
 def _told(payload: str) -> dict[str, object]:

@@ -1,34 +1,72 @@
 """LocalQueue: claims jobs in bulk, hands them out singly, gives back what nobody started.
 
-How many to claim is measured, not set: as many as the crew has been taking in a tenth of a second, at least one for
-each idle thread, at most 500. Slow jobs are therefore never hoarded and fast ones come in bulk; should the jobs turn
-slow after a fast stretch, what has waited here for five seconds goes back, its attempt with it.
+How many to claim is measured, not set: as many as were worked off in a tenth of a second, at least one for each idle
+thread, at most 500. Slow jobs are therefore never hoarded and fast ones come in bulk; should the jobs turn slow after
+a fast stretch, what has waited here for five seconds goes back, its attempt with it. Of a named queue a whole run is
+claimed, as much as one thread can work off in that tenth of a second; the queue stays locked until its last is written.
 
-`_held` are the ids this pool has claimed and nobody has written an outcome for. After a claim whose answer was lost
+Handing out takes no lock while there are jobs, for `deque.popleft` needs none. A thread that finds nothing waits; one
+of the waiting is woken for a claim, and wakes the next if there is more, so that fast jobs do not wake a herd.
+
+`_held` are the jobs this pool has claimed and nobody has written an outcome for. After a claim whose answer was lost
 on the way, whatever carries our name and is not in it goes back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 
+import attrs
 import psycopg
 
-from graphile_worker_py._database import PASSING, Database
+from graphile_worker_py._database import PASSING, Database, Row
 from graphile_worker_py._service import Service
+from graphile_worker_py.errors import GraphileWorkerError
 from graphile_worker_py.jobs import Job
+from graphile_worker_py.worker.pace import Bounds, Lanes, Pace
 
 logger = logging.getLogger(__name__)
 
 LARGEST_CLAIM = 500
 READY_SECONDS = 0.1
 TIME_TO_LIVE = 5.0
-QUEUES_INTERVAL = 0.1  # seconds to leave queues alone after a full claim that found no job of one
+LAST_TRIES = 5.0  # seconds, for giving back at the end
+SOON = 0.05  # seconds after a claim that found little, until it is worth looking for what comes next
+
+
+class Run:
+    """Jobs of one named queue, in order, for one thread; over() says when to begin no more of them."""
+
+    def __init__(self, ends_at: float, closed: threading.Event) -> None:
+        self.jobs: deque[Job] = deque()
+        self._ends_at = ends_at
+        self._closed = closed
+
+    def over(self) -> bool:
+        """Return whether the pool is stopping or the jobs have waited too long."""
+        return self._closed.is_set() or time.monotonic() > self._ends_at
+
+
+@attrs.frozen
+class Claim:
+    """What a claim brought: `full` if there may be more of the same, `queued` if some are of named queues.
+
+    `left_out` are the seconds until it is worth looking where this one did not look, None if it looked everywhere;
+    `due_in` the seconds until the next job is due, if that is before the next poll.
+    """
+
+    jobs: list[Job]
+    full: bool
+    queued: bool
+    left_out: float | None
+    due_in: float | None
 
 
 class LocalQueue(Service):
@@ -43,6 +81,7 @@ class LocalQueue(Service):
         database: Database,
         holder: str,
         *,
+        concurrency: int,
         tasks: Callable[[], list[str]],
         forbidden_flags: Callable[[], list[str]],
         poll_interval: float,
@@ -51,120 +90,189 @@ class LocalQueue(Service):
         super().__init__("local queue")
         self._database = database
         self._holder = holder
+        self._concurrency = concurrency
         self._tasks = tasks
         self._forbidden_flags = forbidden_flags
         self._poll_interval = poll_interval
         self._on_end = on_end
         self._changed = threading.Condition()
-        self._ready: deque[Job] = deque()
-        self._held: set[int] = set()
+        self._ready: deque[Job | Run] = deque()
+        self._held: dict[int, datetime | None] = {}  # ids, each with the time of its claim
         self._idle = 0
-        self._closed = False
+        self._closed = threading.Event()
         self._more = False  # the last claim came back full
         self._low_water = 0
-        self._taken = 0
-        self._rate = 0.0
+        self._settled = 0
+        self._rate = 0.0  # jobs per second
         self._measured_at = self._claimed_at = time.monotonic()
         self._answer_lost = False
-        self._next_look_at_queues = 0.0
+        self._queues = Pace()
+        self._bounds = Bounds()
 
-    def get(self) -> Job | None:
-        """Wait for a job and return it; None when there will be no more."""
+    def get(self) -> Job | Run | None:
+        """Wait for a job, or a run of jobs, and return it; None when there will be no more."""
+        try:
+            taken: Job | Run | None = self._ready.popleft()
+        except IndexError:
+            taken = self._waited_for()
+        if self._more and len(self._ready) <= self._low_water:
+            self.wake()
+        return taken
+
+    def _waited_for(self) -> Job | Run | None:
         with self._changed:
             self._idle += 1
-            while not self._ready and not self._closed:
-                if self._more:
-                    self.wake()
-                self._changed.wait()
-            self._idle -= 1
-            if self._closed:
+            try:
+                while not self._closed.is_set():
+                    with contextlib.suppress(IndexError):
+                        taken = self._ready.popleft()
+                        if self._ready:
+                            self._changed.notify()
+                        return taken
+                    if self._more:
+                        self.wake()
+                    self._changed.wait()
                 return None
-            self._taken += 1
-            job = self._ready.popleft()
-            if self._more and len(self._ready) <= self._low_water:
-                self.wake()
-            return job
+            finally:
+                self._idle -= 1
 
     def settled(self, jobs: Iterable[Job]) -> None:
         """Take note that these are no longer held; the next of a named queue can then be claimed at once."""
         freed = False
         with self._changed:
             for job in jobs:
-                self._held.discard(job.id)
+                if self._held.get(job.id) == job.locked_at:  # not an older claim of ours, freed by force meanwhile
+                    del self._held[job.id]
+                self._settled += 1
                 freed = freed or job.job_queue_id is not None
             if freed:
-                self._next_look_at_queues = 0.0
+                self._queues.reset()
             if freed or (self._on_end is not None and not self._held):
                 self.wake()
 
     def step(self) -> float | None:
-        """Claim what the crew can use; at once again where the claim did not look everywhere."""
+        """Claim what the crew can use; return when to look again if nothing wakes it before."""
         if self._answer_lost:
             self._return_strays()
-        self._return_expired()
+        expired = self._return_expired()
         count = self._wanted()
-        if count <= 0:
+        if count <= 0 or (expired and not self._idle):
             return self._poll_interval
         with self._changed:
             held_before = len(self._held)
-        everywhere = time.monotonic() >= self._next_look_at_queues
-        jobs = self._claim(count, with_queues=everywhere)
-        full = len(jobs) >= count
-        if everywhere and full and not any(job.job_queue_id for job in jobs):
-            self._next_look_at_queues = time.monotonic() + QUEUES_INTERVAL
+        claim = self._claim(count)
         with self._changed:
-            self._more = full
-            self._ready.extend(jobs)
-            self._held.update(job.id for job in jobs)
-            self._changed.notify(len(jobs))
-        if not full and not everywhere:
-            self._next_look_at_queues = 0.0
-            return 0
-        if not jobs and not held_before and self._on_end is not None:
+            self._more = claim.full or claim.queued
+            self._ready.extend(self._portions(claim.jobs))
+            self._held.update((job.id, job.locked_at) for job in claim.jobs)
+            self._changed.notify()
+        if claim.full:
+            return self._poll_interval
+        if claim.left_out is not None:
+            return min(claim.left_out, self._poll_interval)
+        if claim.jobs:
+            return 0 if claim.queued and self._idle else SOON
+        if not held_before and self._on_end is not None:
             self._on_end(None)
-        return self._poll_interval
+        return self._poll_interval if claim.due_in is None else max(0.0, claim.due_in)
 
     def close(self) -> None:
         """Hand out no more and give back what was not started; call it when the thread has stopped."""
+        self._closed.set()
         with self._changed:
-            self._closed = True
-            unstarted = list(self._ready)
-            self._ready.clear()
+            unstarted = _jobs(self._taken_back())
             self._changed.notify_all()
-        try:
-            if unstarted:
-                self.give_back(unstarted)
-        except psycopg.Error as error:
-            logger.error("%s claimed jobs could not be given back and stay locked: %s", len(unstarted), error)
+        deadline = time.monotonic() + LAST_TRIES
+        while unstarted or self._answer_lost:
+            try:
+                if self._answer_lost:
+                    self._return_strays()
+                if unstarted:
+                    self.give_back(unstarted)
+                return
+            except (psycopg.Error, GraphileWorkerError) as error:
+                if not isinstance(error, PASSING) or time.monotonic() > deadline:
+                    logger.error("%s claimed jobs could not be given back and stay locked: %s", len(unstarted), error)
+                    return
+                time.sleep(0.2)
+
+    def give_back(self, jobs: list[Job], *, free_queues: bool = True) -> None:
+        """Unlock these jobs, their attempt not spent, and their queues, but for those in which we still run one."""
+        ids = [job.id for job in jobs]
+        claimed = {"holder": self._holder, "ids": ids, "since": [job.locked_at for job in jobs]}
+        self._database.run("return_jobs", {**claimed, "free_queues": free_queues})
+        self.settled(jobs)
 
     def _wanted(self) -> int:
+        """Return how many to claim: none in advance where a thread takes longer than READY_SECONDS for a job."""
         now = time.monotonic()
         with self._changed:
-            rate = self._taken / max(now - self._measured_at, 0.001)
-            self._rate = max(rate, self._rate / 2)
-            self._taken, self._measured_at = 0, now
-            target = max(self._idle, min(LARGEST_CLAIM, math.ceil(self._rate * READY_SECONDS)))
+            elapsed = max(now - self._measured_at, READY_SECONDS)
+            rate = max(self._settled / elapsed, self._rate / 2)
+            if now - self._measured_at >= READY_SECONDS:
+                self._rate, self._settled, self._measured_at = rate, 0, now
+            target = max(self._idle, min(LARGEST_CLAIM, int(rate * READY_SECONDS)))
             self._low_water = target // 2
             return target - len(self._ready)
 
-    def _claim(self, count: int, *, with_queues: bool) -> list[Job]:
+    def _run_length(self) -> int:
+        busy = max(1, self._concurrency - self._idle)
+        return max(1, min(LARGEST_CLAIM, math.ceil(self._rate * READY_SECONDS / busy)))
+
+    def _claim(self, count: int) -> Claim:
+        lanes = self._bounds.lanes()
+        with_queues = not self._queues.left()
+        try:
+            rows = self._rows(count, with_queues=with_queues, lanes=lanes)
+        except Exception as error:
+            self._bounds.forget()
+            if self._on_end is not None and not isinstance(error, PASSING):
+                self._on_end(error)
+            raise
+        self._claimed_at = time.monotonic()
+        due_in, seconds = rows[0][-2:]
+        jobs = [Job(*row[:-2]) for row in rows if row[2] is not None]
+        queued = any(job.job_queue_id is not None for job in jobs)
+        self._bounds.learn(jobs, bounded=lanes is not None, seconds=seconds)
+        if with_queues and not queued:
+            self._queues.rest(seconds)
+        waits = [pace.left() for pace, looked in ((self._queues, with_queues), (self._bounds, not lanes)) if not looked]
+        return Claim(jobs, len(jobs) >= count, queued, min(waits, default=None), due_in)
+
+    def _rows(self, count: int, *, with_queues: bool, lanes: Lanes | None) -> list[Row]:
         parameters = {
             "tasks": self._tasks(),
             "forbidden": self._forbidden_flags(),
             "holder": self._holder,
             "count": count,
+            "run_length": self._run_length(),
             "with_queues": with_queues,
+            "priorities": lanes and lanes[0],
+            "since": lanes and lanes[1],
+            "within": self._poll_interval,
         }
         self._answer_lost = True
-        try:
-            rows = self._database.run_by_index("claim_jobs", parameters)
-        except psycopg.Error as error:
-            if self._on_end is not None and not isinstance(error, PASSING):
-                self._on_end(error)
-            raise
+        rows = self._database.run_by_index("claim_jobs", parameters)
         self._answer_lost = False
-        self._claimed_at = time.monotonic()
-        return [Job(*row) for row in rows]
+        return rows
+
+    def _portions(self, jobs: list[Job]) -> Iterator[Job | Run]:
+        """Yield jobs without a queue as they are, and those of one queue together."""
+        runs: dict[int, Run] = {}
+        for job in jobs:
+            if job.job_queue_id is None:
+                yield job
+            else:
+                runs.setdefault(job.job_queue_id, Run(self._claimed_at + TIME_TO_LIVE, self._closed)).jobs.append(job)
+        yield from runs.values()
+
+    def _taken_back(self) -> list[Job | Run]:
+        """Empty what is ready, one by one: crew threads may be taking from it at the same time."""
+        taken: list[Job | Run] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                taken.append(self._ready.popleft())
+        return taken
 
     def _return_strays(self) -> None:
         with self._changed:
@@ -174,21 +282,19 @@ class LocalQueue(Service):
             logger.warning("gave back %s jobs whose claim was never answered", len(strays))
         self._answer_lost = False
 
-    def _return_expired(self) -> None:
-        with self._changed:
-            if not self._ready or time.monotonic() - self._claimed_at < TIME_TO_LIVE:
-                return
-            expired = list(self._ready)
-            self._ready.clear()
+    def _return_expired(self) -> bool:
+        if not self._ready or time.monotonic() - self._claimed_at < TIME_TO_LIVE:
+            return False
+        expired = self._taken_back()
         try:
-            self.give_back(expired)
+            self.give_back(_jobs(expired))
         except BaseException:
             with self._changed:
                 self._ready.extendleft(reversed(expired))
-                self._changed.notify_all()
+                self._changed.notify()
             raise
+        return True
 
-    def give_back(self, jobs: list[Job]) -> None:
-        """Unlock these jobs and their queues, their attempt not spent."""
-        self._database.run("return_jobs", {"ids": [job.id for job in jobs], "holder": self._holder})
-        self.settled(jobs)
+
+def _jobs(portions: Iterable[Job | Run]) -> list[Job]:
+    return [job for portion in portions for job in (portion.jobs if isinstance(portion, Run) else (portion,))]

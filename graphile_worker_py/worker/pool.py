@@ -9,6 +9,8 @@ claim, one to complete, one to listen, one now and then to sweep.
 
 from __future__ import annotations
 
+import functools
+import os
 import queue as queues
 import secrets
 import signal
@@ -19,9 +21,9 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType, TracebackType
 
 from graphile_worker_py import migrate
-from graphile_worker_py.errors import GraphileWorkerError, SchemaTooNew, UnknownTask
+from graphile_worker_py.errors import GraphileWorkerError, UnknownTask
 from graphile_worker_py.events import JobCompleted, JobFailed, JobStarted, PoolStarted, PoolStopped
-from graphile_worker_py.jobs import Job, Outcome, RunSummary
+from graphile_worker_py.jobs import Job, Outcome, RunSummary, check_flags, check_integer, check_seconds
 from graphile_worker_py.queue import FlagSource, Queue
 from graphile_worker_py.worker.completer import Completer
 from graphile_worker_py.worker.crew import Crew
@@ -29,6 +31,8 @@ from graphile_worker_py.worker.executor import Helpers, JobContext, execute
 from graphile_worker_py.worker.heartbeat import Sweeper
 from graphile_worker_py.worker.listener import Listener
 from graphile_worker_py.worker.local_queue import LocalQueue
+
+THREAD_PREFIX = "graphile-worker-py "
 
 
 class WorkerPool:
@@ -50,15 +54,14 @@ class WorkerPool:
         helper_threads: int | None = None,
         forbidden_flags: FlagSource = None,
     ) -> None:
-        if concurrency < 1 or poll_interval <= 0:
-            raise ValueError("concurrency must be at least 1 and poll_interval more than 0 seconds")
         self.queue = queue
-        self.concurrency = concurrency
-        self.grace = grace
+        self.concurrency = check_integer("concurrency", concurrency, lowest=1, highest=10_000)
+        self.grace = check_seconds("grace", grace)
         self.id = f"pool-{secrets.token_hex(9)}"
-        self._poll_interval = poll_interval
+        self._poll_interval = check_seconds("poll_interval", poll_interval, shortest=0.001)
         self._flags = _flag_source(forbidden_flags)
-        self._helpers = Helpers(helper_threads or concurrency)
+        helpers = concurrency if helper_threads is None else helper_threads
+        self._helpers = Helpers(check_integer("helper_threads", helpers, lowest=1, highest=10_000))
         self._cancelled = threading.Event()
         self._inbox: queues.SimpleQueue[object] = queues.SimpleQueue()
         self._lock = threading.Lock()
@@ -67,6 +70,8 @@ class WorkerPool:
         self._local_queue: LocalQueue | None = None
         self._crew: Crew | None = None
         self._started = False
+        self._stopped = False
+        self._pid = 0
 
     def __enter__(self) -> WorkerPool:
         self.start()
@@ -85,20 +90,35 @@ class WorkerPool:
         """Stop claiming, wait up to timeout seconds for running handlers, write outcomes, end all threads.
 
         Returns the jobs whose handlers still run after that time: their context's `cancelled` is set, their outcomes
-        will be written, and another stop() waits for them again. None waits without limit.
+        will be written, and another stop() waits for them again. None: `cancelled` is set after the grace, and the wait
+        goes on without limit. Called in one of the pool's own threads, by a handler or a subscriber, it waits for
+        nobody; run() then goes on to its end. In a process forked from the pool's it does nothing.
         """
+        if self._pid not in (0, os.getpid()):
+            return []
         with self._lock:
-            if self._stack is None or self._crew is None:
-                return []
+            self._stopped = True
             self._quiet.close()
-            if not self._crew.wait(timeout):
-                self._cancelled.set()
-                return self._crew.running()
-            self._stack.close()
-            self._stack = None
-        self.queue.events.emit(PoolStopped(self.id, 0))
+            crew = self._crew
         self._inbox.put("stopped")
+        if crew is None or self._stack is None:
+            return []
+        if threading.current_thread().name.startswith(THREAD_PREFIX):
+            return crew.running()
+        if not crew.wait(self.grace if timeout is None else timeout):
+            self._cancelled.set()
+            if timeout is not None:
+                return crew.running()
+            crew.wait(None)
+        self._end()
         return []
+
+    def _end(self) -> None:
+        with self._lock:
+            stack, self._stack = self._stack, None
+            if stack is not None:
+                stack.close()
+                self.queue.events.emit(PoolStopped(self.id, 0))
 
     def run(self) -> list[Job]:
         """Work until SIGTERM or SIGINT, or until another thread calls stop(), then stop within the grace.
@@ -128,9 +148,12 @@ class WorkerPool:
         return RunSummary(counts["completed"], counts["retrying"], counts["failed"])
 
     def release(self, jobs: Iterable[Job]) -> None:
-        """Give jobs back, attempt and all, while their handlers still run: for a process that ends right after."""
-        if self._local_queue is not None:
-            self._local_queue.give_back(list(jobs))
+        """Give jobs back, attempt and all, while their handlers still run: for a process that ends right after.
+
+        What waits behind them in the same named queue goes back as well.
+        """
+        if self._local_queue is not None and self._crew is not None:
+            self._local_queue.give_back([*self._crew.waiting(), *jobs])
 
     def nudge(self) -> None:
         """Look for jobs now: for a program that knows of some before the database's notification arrives."""
@@ -142,25 +165,38 @@ class WorkerPool:
         return self._crew.running() if self._crew else []
 
     def _start(self, *, once: bool) -> None:
-        if self._started:
-            raise GraphileWorkerError("this WorkerPool was started before: make a new one")
         if not len(self.queue.tasks):
             raise UnknownTask(
                 "no task is registered, so there is nothing to work on: decorate a handler with @queue.task"
             )
+        migrate.check(self.queue.database)
+        with self._lock:
+            if self._started:
+                raise GraphileWorkerError("this WorkerPool was started before: make a new one")
+            self._started, self._pid = True, os.getpid()
+            if not self._stopped:
+                self._start_threads(once=once)
+
+    def _start_threads(self, *, once: bool) -> None:
         database = self.queue.database
-        migrate.check(database)
         local_queue = self._local_queue = LocalQueue(
             database,
             self.id,
+            concurrency=self.concurrency,
             tasks=self.queue.tasks.identifiers,
             forbidden_flags=self._flags,
             poll_interval=self._poll_interval,
             on_end=self._inbox.put if once else None,
         )
-        completer = Completer(database, self.id, events=self.queue.events, on_settled=local_queue.settled)
+        completer = Completer(
+            database,
+            self.id,
+            events=self.queue.events,
+            on_settled=local_queue.settled,
+            give_back=functools.partial(local_queue.give_back, free_queues=False),
+        )
         self._crew = Crew(self.concurrency, take=local_queue.get, work=self._work, deliver=completer.put)
-        self._started, self._stack = True, ExitStack()
+        self._stack = ExitStack()
         self.queue.events.emit(PoolStarted(self.id, self.concurrency, tuple(self.queue.tasks.identifiers())))
         completer.start()
         self._stack.callback(completer.stop)
@@ -177,7 +213,7 @@ class WorkerPool:
         database = self.queue.database
         for service in (
             Sweeper(database),
-            Listener(database, on_jobs=local_queue.wake, on_breaking=lambda number: self._inbox.put(_too_new(number))),
+            Listener(database, on_jobs=local_queue.wake, on_breaking=self._inbox.put),
         ):
             service.start()
             self._quiet.callback(service.stop)
@@ -223,13 +259,6 @@ class WorkerPool:
 
 def _flag_source(flags: FlagSource) -> Callable[[], list[str]]:
     if callable(flags):
-        return lambda: list(flags() or ())
-    fixed = list(flags or ())
+        return lambda: list(check_flags(flags()) or ())
+    fixed = list(check_flags(flags) or ())
     return lambda: fixed
-
-
-def _too_new(number: int | None) -> SchemaTooNew:
-    return SchemaTooNew(
-        f"the schema was changed by breaking migration {number or 'of unknown number'}, "
-        "which this version does not know: upgrade graphile-worker-py"
-    )
