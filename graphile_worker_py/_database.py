@@ -219,8 +219,8 @@ class Database:
 
     def listen(self, connection: Connection, *channels: str) -> None:
         """Make the connection hear these channels; their names hold a colon, so they are quoted."""
-        for channel in channels:
-            connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+        listen = (sql.SQL("listen {}").format(sql.Identifier(channel)) for channel in channels)
+        connection.execute(sql.SQL("; ").join(listen))  # in one message: heard is either all of them or none
 
     def connect(self) -> Connection:
         """Open a connection outside the pool, in autocommit; the caller closes it."""

@@ -16,6 +16,9 @@ All of it is one transaction under an advisory lock, so any number of Python ins
 does not know that lock. It and ours meet in the catalog or at a row of the ledger, one of the two fails with a
 duplicate, and if that is ours it reads the ledger again.
 
+Our own objects (_private_py_...) have a ledger of their own and are added in the same transaction, wherever the schema
+came from; who lacks the privilege does without.
+
 The numbered files are in migrations/: inside the package where it was built into a wheel, beside it in a checkout.
 """
 
@@ -23,6 +26,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from contextlib import closing
 from importlib.resources import files
@@ -39,6 +43,8 @@ LATEST = 20
 OLDEST_USABLE = 19  # from here on locked_by holds the id of a pool
 OLDEST_UPGRADABLE = 18
 OLDEST_SERVER = 120000
+
+OWN = "py_"  # the files of our own objects begin with it
 
 TRIES = 10
 PATIENCE = 3.0  # seconds without a new row until a ledger below 18 counts as left at that
@@ -68,6 +74,7 @@ class _Ledger:
     objects: tuple[str, ...]
     owner: str | None
     role: str
+    has_own: bool
     newest: int | None = None
     breaking: int | None = None
     has_tables: bool = False
@@ -133,7 +140,7 @@ def script(schema: str) -> str:
     )
     lock = (files("graphile_worker_py") / "sql" / "ledger_lock.sql").read_text("utf-8")
     begin = "begin transaction isolation level read committed, read write;\n"
-    texts = [head + begin, lock.rstrip() + ";\n", *_texts().values(), "commit;\n"]
+    texts = [head + begin, lock.rstrip() + ";\n", *_texts().values(), *_texts(OWN).values(), "commit;\n"]
     return "\n".join(compose(text, check_schema(schema)).as_string() for text in texts)
 
 
@@ -165,16 +172,33 @@ def _bring_up(database: Database, connection: Connection) -> list[int] | None:
                 run_script(connection, text, database.schema)
     except pg.InsufficientPrivilege as error:
         raise _not_allowed(database, ledger, error) from error
+    _add_own(database, connection, ledger)
     applied = list(range((ledger.newest or 0) + 1, LATEST + 1))
     if applied:
         logger.info("schema %r: migrations %d to %d applied", database.schema, applied[0], LATEST)
     return applied
 
 
+def _add_own(database: Database, connection: Connection, ledger: _Ledger) -> None:
+    """Install our own objects, which nothing depends on: a role that may not make them is told and goes on."""
+    try:
+        with connection.transaction():
+            newest = database.run_on(connection, "own_ledger")[0][0] if ledger.has_own else None
+            for number, text in _texts(OWN).items():
+                if number > (newest or 0):
+                    run_script(connection, text, database.schema)
+    except pg.InsufficientPrivilege as error:
+        logger.warning("%s: workers do without our own objects", _not_allowed(database, ledger, error))
+
+
 def _read(database: Database, connection: Connection) -> _Ledger:
     """Read the catalog, then the ledger if there is one; Node's installer only adds, so the second is never older."""
-    ((columns, objects, owner, role),) = database.run_on(connection, "ledger_state", {"schema": database.schema})
-    ledger = _Ledger(columns=tuple(columns) if columns else None, objects=tuple(objects), owner=owner, role=role)
+    ((columns, objects, owner, role, has_own),) = database.run_on(
+        connection, "ledger_state", {"schema": database.schema}
+    )
+    ledger = _Ledger(
+        columns=tuple(columns) if columns else None, objects=tuple(objects), owner=owner, role=role, has_own=has_own
+    )
     if ledger.columns is None:
         return ledger
     if not {"id", "ts"} <= set(ledger.columns):
@@ -252,10 +276,11 @@ def _not_allowed(database: Database, ledger: _Ledger, error: psycopg.Error) -> N
     return NotSupported(f"{what}, which belongs to {ledger.owner!r}: {HOW}, and the worker, as that role")
 
 
-def _texts() -> dict[int, str]:
-    """Return the numbered files by number, in order."""
+def _texts(prefix: str = "") -> dict[int, str]:
+    """Return the numbered files by number, in order: Node's numbers, or with a prefix those of our own objects."""
     folder = files("graphile_worker_py") / "migrations"
     if not folder.is_dir():
         folder = Path(__file__).resolve().parent.parent / "migrations"
-    found = [entry for entry in folder.iterdir() if entry.name.endswith(".sql")]
-    return {int(entry.name[:6]): entry.read_text("utf-8") for entry in sorted(found, key=lambda entry: entry.name)}
+    name = re.compile(prefix + r"(\d{6})_\w+\.sql")
+    found = {int(match[1]): entry for entry in folder.iterdir() if (match := name.fullmatch(entry.name))}
+    return {number: found[number].read_text("utf-8") for number in sorted(found)}

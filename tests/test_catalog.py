@@ -101,6 +101,7 @@ RELATIONS = {  # kind, row level security
     "jobs_id_seq1": ("S", False),
     "job_queues_id_seq": ("S", False),
     "tasks_id_seq": ("S", False),
+    "_private_py_migrations": ("r", False),
 }
 
 SEQUENCES = {
@@ -122,12 +123,17 @@ CONSTRAINTS = {
     ("_private_tasks", "tasks_identifier_check"): "CHECK ((length(identifier) <= 128))",
     ("_private_known_crontabs", "known_crontabs_pkey"): "PRIMARY KEY (identifier)",
     ("migrations", "migrations_pkey"): "PRIMARY KEY (id)",
+    ("_private_py_migrations", "_private_py_migrations_pkey"): "PRIMARY KEY (id)",
 }
 
 ON_JOBS = "ON graphile_worker._private_jobs USING btree (priority, run_at) INCLUDE "
 INDEXES = {
     "jobs_main_index": ON_JOBS + "(id, task_id, job_queue_id) WHERE (is_available = true)",
     "jobs_no_queue_index": ON_JOBS + "(id, task_id) WHERE ((is_available = true) AND (job_queue_id IS NULL))",
+    "_private_py_queued_jobs": (
+        "ON graphile_worker._private_jobs USING btree (priority, run_at, id)"
+        " WHERE (is_available AND (job_queue_id IS NOT NULL))"
+    ),
 }
 
 FUNCTIONS = {  # arguments, result, language, strict

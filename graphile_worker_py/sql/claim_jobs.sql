@@ -6,12 +6,13 @@
 -- begins: a hint that saves walking over the dead rows in front, and may miss rows that come before it.
 -- free: jobs without a queue, locked in the order of the index. heads: the first jobs of queues nobody holds, looked at
 -- without locks, and no further than free has come; asked for by `with_queues`. Whether a queue is free is a scalar
--- subquery on purpose: it cannot become a join, which would read all queues.
+-- subquery on purpose: it cannot become a join, which would read all queues. `busy` are those the holder has itself.
 -- held: those queues, locked before any of their jobs: a second holder that comes at the same time skips the
 -- queue whole instead of taking its next job. queued: what is then still ready of their heads, up to the first that
 -- could not be locked, so that nothing overtakes it.
 -- Always answers with a row: without jobs, it is empty but for due_in, the seconds until the next job is due if that is
--- `within` so many. seconds is what looking for the jobs took here, free of the caller's own waiting.
+-- `within` so many. seconds and queue_seconds are what looking for jobs without and with a queue took, the caller's
+-- own waiting left out.
 -- `id = any (array(...))` keeps the primary key in use whatever the statistics say; a join has been seen to scan
 -- the whole table.
 with recursive wanted as materialized (
@@ -77,6 +78,7 @@ with recursive wanted as materialized (
                 and j.run_at <= coalesce((select r.run_at from reach as r where r.priority = l.priority), now())
                 and j.task_id = any ((select task_ids from wanted)::integer[])
                 and (j.flags is null or not j.flags ?| %(forbidden)s::text[])
+                and j.job_queue_id <> all (%(busy)s::integer[])
                 and (select q.is_available from {schema}._private_job_queues as q where q.id = j.job_queue_id)
             order by j.run_at, j.id
             limit %(count)s::integer
@@ -128,7 +130,7 @@ with recursive wanted as materialized (
 )
 select t.identifier, q.queue_name,
     {job},
-    s.due_in, s.seconds
+    s.due_in, s.seconds, s.queue_seconds
 from (
     select
         case when p.jobs = 0 then (
@@ -146,8 +148,10 @@ from (
                 limit 1
             ) as n
         ) end as due_in,
-        extract(epoch from clock_timestamp() - statement_timestamp())::float8 as seconds
-    from (select count(*) as jobs from picked) as p
+        extract(epoch from f.ended_at - statement_timestamp())::float8 as seconds,
+        extract(epoch from clock_timestamp() - f.ended_at)::float8 as queue_seconds
+    from (select clock_timestamp() as ended_at, count(*) as jobs from free) as f
+    cross join lateral (select count(*) as jobs from picked where f.jobs is not null) as p
 ) as s
 left join claimed as j on true
 left join {schema}._private_tasks as t on t.id = j.task_id

@@ -1,21 +1,20 @@
 -- Records failures: the error, a later run_at, which items of a batch are left (`kept`, by their places from 1); frees the
--- queue. Only where `holder` still holds the job since that claim; returns the ids it wrote, each with whether no attempt
+-- queue. Only where `holder` still holds the job by one of the claims made at `since`; returns the ids it wrote, each with whether no attempt
 -- is left (a taken key ends the attempts, too). Without a delay of its own a job waits e^min(attempts, 10) seconds, as
 -- in Node. Items keep their text, to the last digit: they never become values on the way.
 -- f is not joined in the usual way round: `id = any` keeps the primary key in use whatever the statistics say.
 with f as materialized (
     select *
-    from unnest(%(ids)s::bigint[], %(since)s::timestamptz[], %(errors)s::text[], %(kept)s::text[])
-        as f(id, since, error, kept)
+    from unnest(%(ids)s::bigint[], %(errors)s::text[], %(kept)s::text[]) as f(id, error, kept)
 ), failed as (
     update {schema}._private_jobs as j
-    set last_error = (select f.error from f where f.id = j.id and f.since = j.locked_at),
+    set last_error = (select f.error from f where f.id = j.id),
         payload = coalesce(
             (
                 select json_agg(e.item order by e.place)
                 from f, json_array_elements(case when f.kept is not null then j.payload end)
                     with ordinality as e (item, place)
-                where f.id = j.id and f.since = j.locked_at and e.place = any (f.kept::integer[])
+                where f.id = j.id and e.place = any (f.kept::integer[])
             ),
             j.payload
         ),
@@ -24,7 +23,7 @@ with f as materialized (
         locked_by = null
     where j.id = any (%(ids)s::bigint[])
         and j.locked_by = %(holder)s::text
-        and (j.id, j.locked_at) in (select f.id, f.since from f)
+        and j.locked_at = any (%(since)s::timestamptz[])
     returning j.id, j.job_queue_id, j.attempts >= j.max_attempts as final
 ), freed as (
     update {schema}._private_job_queues as q

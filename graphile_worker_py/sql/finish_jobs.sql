@@ -1,16 +1,14 @@
--- Deletes finished jobs, only those that `holder` still holds since the claim they come from, and frees the queues of
--- those in `freeing`; returns the ids it deleted. `since` tells two claims of one job by one holder apart.
+-- Deletes finished jobs, only those that `holder` still holds by one of the claims made at `since`, and frees the queues
+-- of those in `freeing`; returns the ids it did not find, none as a rule.
 with done as (
-    delete from {schema}._private_jobs as j
-    where j.id = any (%(ids)s::bigint[])
-        and j.locked_by = %(holder)s::text
-        and (j.id, j.locked_at) in (select * from unnest(%(ids)s::bigint[], %(since)s::timestamptz[]))
-    returning j.id, j.job_queue_id, j.locked_at
+    delete from {schema}._private_jobs
+    where id = any (%(ids)s::bigint[]) and locked_by = %(holder)s::text and locked_at = any (%(since)s::timestamptz[])
+    returning id, job_queue_id
 ), freed as (
-    update {schema}._private_job_queues as q
+    update {schema}._private_job_queues
     set locked_at = null, locked_by = null
-    where q.id = any (array(select d.job_queue_id from done as d where d.id = any (%(freeing)s::bigint[])))
-        and q.locked_by = %(holder)s::text
-        and (q.id, q.locked_at) in (select d.job_queue_id, d.locked_at from done as d)
+    where id = any (array(select d.job_queue_id from done as d where d.id = any (%(freeing)s::bigint[])))
+        and locked_by = %(holder)s::text
+        and locked_at = any (%(since)s::timestamptz[])
 )
-select id from done
+select i.id from unnest(%(ids)s::bigint[]) as i (id) where i.id not in (select d.id from done as d)

@@ -1,5 +1,5 @@
 -- What is there before anything of it is read: the ledger's columns (null without a ledger), the relations that have
--- a name of ours, who owns them, and who asks. From the catalog, which needs no privilege and cannot fail on what is
+-- a name of ours, who owns them, who asks, and whether there is a ledger of our own objects. From the catalog, which needs no privilege and cannot fail on what is
 -- missing; always one row.
 select
     (
@@ -25,6 +25,7 @@ select
             n.nspowner
         ))::text
     ),
-    current_user::text
+    current_user::text,
+    exists (select from pg_catalog.pg_class as c where c.relnamespace = n.oid and c.relname = '_private_py_migrations')
 from (values (1)) as one (row)
 left join pg_catalog.pg_namespace as n on n.nspname = %(schema)s::name

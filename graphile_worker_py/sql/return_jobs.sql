@@ -1,11 +1,11 @@
--- Gives back claimed jobs that were not started, attempt included, where `holder` still holds them since that claim; and
--- frees their queues, if asked for.
+-- Gives back claimed jobs that were not started, attempt included, where `holder` still holds them by one of the claims
+-- made at `since`; and frees their queues, if asked for.
 with returned as (
     update {schema}._private_jobs as j
     set attempts = greatest(0, j.attempts - 1), locked_at = null, locked_by = null
     where j.id = any (%(ids)s::bigint[])
         and j.locked_by = %(holder)s::text
-        and (j.id, j.locked_at) in (select * from unnest(%(ids)s::bigint[], %(since)s::timestamptz[]))
+        and j.locked_at = any (%(since)s::timestamptz[])
     returning j.id, j.job_queue_id
 ), freed as (
     update {schema}._private_job_queues as q

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from datetime import datetime
 
 import attrs
 import psycopg
@@ -24,7 +24,6 @@ from graphile_worker_py.jobs import Job, Kind, Outcome
 
 logger = logging.getLogger(__name__)
 
-Written: TypeAlias = dict[int, tuple[Outcome, bool]]  # what was written of each id, and whether no attempt is left
 
 LARGEST_BATCH = 1000
 MOST_WAITING = 1000
@@ -34,7 +33,8 @@ LAST_TRIES = 10.0  # seconds
 class Completer(Service):
     """The one place in a pool that writes outcomes.
 
-    `on_settled` hears of every job that is written; `give_back` takes those that were not begun after all, whose queue
+    `on_settled` hears of every job that is written; `holds` says whether the pool holds a job by the claim it came
+    from; `give_back` takes those that were not begun after all, whose queue
     is not to be freed by that: the outcome of the job before them does it.
     """
 
@@ -45,6 +45,7 @@ class Completer(Service):
         *,
         events: Events,
         on_settled: Callable[[Iterable[Job]], None],
+        holds: Callable[[Job], bool],
         give_back: Callable[[list[Job]], None],
     ) -> None:
         super().__init__("completer")
@@ -52,6 +53,7 @@ class Completer(Service):
         self._holder = holder
         self._events = events
         self._on_settled = on_settled
+        self._holds = holds
         self._give_back = give_back
         self._waiting: deque[Outcome] = deque()
         self._room = threading.Condition()
@@ -69,13 +71,21 @@ class Completer(Service):
     def step(self) -> float | None:
         """Write all that waits; return at once if there is nothing."""
         while self._batch or self._waiting:
-            while self._waiting and len(self._batch) < LARGEST_BATCH:
-                self._batch.append(self._waiting.popleft())
-            with self._room:
-                self._room.notify_all()
+            self._fill_batch()
             self._write()
             self._batch, self._tried = [], False
         return None
+
+    def _fill_batch(self) -> None:
+        """Take what waits; what another claim of this very pool holds by now is no longer this attempt's to write."""
+        while self._waiting and len(self._batch) < LARGEST_BATCH:
+            outcome = self._waiting.popleft()
+            if self._holds(outcome.job):
+                self._batch.append(outcome)
+            else:
+                self._events.emit(JobLost(outcome.job))
+        with self._room:
+            self._room.notify_all()
 
     def unwritten(self) -> int:
         """Return how many outcomes still wait."""
@@ -101,23 +111,18 @@ class Completer(Service):
         try:
             if returned := of_kind[Kind.RETURNED]:
                 self._give_back([outcome.job for outcome in returned])
-            written = self._finish(of_kind[Kind.COMPLETED]) | self._fail(of_kind[Kind.FAILED])
+            news = [*self._finish(of_kind[Kind.COMPLETED]), *self._fail(of_kind[Kind.FAILED])]
         except BaseException:
             self._tried = True
             raise
-        ended = of_kind[Kind.COMPLETED] + of_kind[Kind.FAILED]
-        self._on_settled(outcome.job for outcome in ended)
-        for outcome in ended:
-            if (done := written.get(outcome.job.id)) or self._tried:
-                self._tell(*(done or (outcome, outcome.job.attempts >= outcome.job.max_attempts)))
-            else:
-                self._events.emit(JobLost(outcome.job))
+        self._on_settled([outcome.job for outcome in self._batch if outcome.kind is not Kind.RETURNED])
+        for event in news:
+            self._events.emit(event)
 
-    def _finish(self, outcomes: list[Outcome]) -> Written:
-        """Delete what is done, together; if the database refuses one of them, that one has failed."""
+    def _finish(self, outcomes: list[Outcome]) -> list[object]:
+        """Delete what is done, together, and return the events; if the database refuses one, that one has failed."""
         if not outcomes:
-            return {}
-        by_id = {outcome.job.id: outcome for outcome in outcomes}
+            return []
         freeing = [o.job.id for o in outcomes if o.frees_queue and o.job.job_queue_id is not None]
         try:
             rows = self._database.run("finish_jobs", {"freeing": freeing, **self._claimed(outcomes)})
@@ -125,53 +130,56 @@ class Completer(Service):
             if isinstance(error, PASSING):
                 raise
             if len(outcomes) > 1:
-                return self._singly(self._finish, outcomes)
+                return [event for outcome in outcomes for event in self._finish([outcome])]
             text = f"done, but its row could not be deleted: {error}"
             return self._fail([attrs.evolve(outcomes[0], kind=Kind.FAILED, error=text, exception=error)])
-        return {id: (by_id[id], True) for (id,) in rows}
+        missing = set() if self._tried else {row[0] for row in rows}
+        news: list[object] = [JobLost(o.job) for o in outcomes if o.job.id in missing] if missing else []
+        if self._events.wants(JobCompleted):
+            news += [JobCompleted(o.job, o.duration) for o in outcomes if o.job.id not in missing]
+        return news
 
-    def _fail(self, outcomes: list[Outcome]) -> Written:
-        """Write failures together; if the database cannot take one of them, each alone, the bad one in plain words."""
+    def _fail(self, outcomes: list[Outcome]) -> list[object]:
+        """Write failures together, and return the events; one the database cannot take is put in plain words."""
         if not outcomes:
-            return {}
+            return []
         try:
             return self._record(outcomes)
         except psycopg.Error as error:
             if isinstance(error, PASSING):
                 raise
             if len(outcomes) > 1:
-                return self._singly(self._fail, outcomes)
+                return [event for outcome in outcomes for event in self._fail([outcome])]
             text = f"failed, and its error or what remained of its batch could not be stored ({type(error).__name__})"
             return self._record([attrs.evolve(outcomes[0], error=text, kept=None)])
 
-    def _record(self, outcomes: list[Outcome]) -> Written:
-        by_id = {outcome.job.id: outcome for outcome in outcomes}
+    def _record(self, outcomes: list[Outcome]) -> list[object]:
         parameters = {
             "errors": [outcome.error for outcome in outcomes],
-            "kept": [None if outcome.kept is None else _array(outcome.kept) for outcome in outcomes],
+            "kept": [None if o.kept is None else _array(place + 1 for place in o.kept) for o in outcomes],
             **self._claimed(outcomes),
         }
-        return {id: (by_id[id], final) for id, final in self._database.run("fail_jobs", parameters)}
+        final: dict[int, bool] = dict(self._database.run("fail_jobs", parameters))
+        return [self._failed(outcome, final.get(outcome.job.id)) for outcome in outcomes]
 
-    def _singly(self, write: Callable[[list[Outcome]], Written], outcomes: list[Outcome]) -> Written:
-        return {id: done for outcome in outcomes for id, done in write([outcome]).items()}
+    def _failed(self, outcome: Outcome, final: bool | None) -> object:
+        job = outcome.job
+        if final is None:
+            if not self._tried:
+                return JobLost(job)
+            final = job.attempts >= job.max_attempts
+        remaining = None if outcome.kept is None else len(outcome.kept)
+        return JobFailed(job, outcome.error or "", outcome.exception, final, outcome.duration, remaining)
 
     def _claimed(self, outcomes: list[Outcome]) -> dict[str, object]:
-        """Return the parameters by which a statement knows that we still hold these jobs, and since which claim."""
-        jobs = [outcome.job for outcome in outcomes]
-        return {"holder": self._holder, "ids": [job.id for job in jobs], "since": [job.locked_at for job in jobs]}
-
-    def _tell(self, outcome: Outcome, final: bool) -> None:
-        job = outcome.job
-        if outcome.kind is Kind.COMPLETED:
-            if self._events.wants(JobCompleted):
-                self._events.emit(JobCompleted(job, outcome.duration))
-        else:
-            remaining = None if outcome.kept is None else len(outcome.kept)
-            error = outcome.error or ""
-            self._events.emit(JobFailed(job, error, outcome.exception, final, outcome.duration, remaining))
+        """Return the parameters by which a statement knows that we still hold these jobs, and since which claims."""
+        since: list[datetime | None] = []
+        for outcome in outcomes:
+            if not since or since[-1] != outcome.job.locked_at:
+                since.append(outcome.job.locked_at)
+        return {"holder": self._holder, "ids": _array(outcome.job.id for outcome in outcomes), "since": since}
 
 
-def _array(places: tuple[int, ...]) -> str:
-    """Return places from 0 as the text of an array of places from 1: the array of arrays has to be one of texts."""
-    return "{" + ",".join(str(place + 1) for place in places) + "}"
+def _array(numbers: Iterable[int]) -> str:
+    """Return PostgreSQL's text for an array: psycopg dumps a list element by element, ten times as slowly."""
+    return "{" + ",".join(map(str, numbers)) + "}"

@@ -19,9 +19,8 @@ import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 
 import attrs
 import psycopg
@@ -97,7 +96,8 @@ class LocalQueue(Service):
         self._on_end = on_end
         self._changed = threading.Condition()
         self._ready: deque[Job | Run] = deque()
-        self._held: dict[int, datetime | None] = {}  # ids, each with the time of its claim
+        self._held: dict[int, Job] = {}
+        self._busy: Counter[int] = Counter()  # how many held jobs there are of each named queue
         self._idle = 0
         self._closed = threading.Event()
         self._more = False  # the last claim came back full
@@ -136,19 +136,39 @@ class LocalQueue(Service):
             finally:
                 self._idle -= 1
 
+    def _hold(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            self._held[job.id] = job
+            if job.job_queue_id is not None:
+                self._busy[job.job_queue_id] += 1
+
+    def holds(self, job: Job) -> bool:
+        """Say whether this pool holds the job by this claim, not one it has since claimed anew."""
+        return self._held.get(job.id) is job
+
     def settled(self, jobs: Iterable[Job]) -> None:
         """Take note that these are no longer held; the next of a named queue can then be claimed at once."""
         freed = False
         with self._changed:
             for job in jobs:
-                if self._held.get(job.id) == job.locked_at:  # not an older claim of ours, freed by force meanwhile
-                    del self._held[job.id]
                 self._settled += 1
-                freed = freed or job.job_queue_id is not None
+                if self.holds(job):
+                    del self._held[job.id]
+                    freed = self._left(job.job_queue_id) or freed
             if freed:
-                self._queues.reset()
+                self._queues.ask()
             if freed or (self._on_end is not None and not self._held):
                 self.wake()
+
+    def _left(self, queue_id: int | None) -> bool:
+        """Count one job of a named queue less; say whether it was the last, so that the queue is free."""
+        if queue_id is None:
+            return False
+        self._busy[queue_id] -= 1
+        if self._busy[queue_id]:
+            return False
+        del self._busy[queue_id]
+        return True
 
     def step(self) -> float | None:
         """Claim what the crew can use; return when to look again if nothing wakes it before."""
@@ -163,8 +183,8 @@ class LocalQueue(Service):
         claim = self._claim(count)
         with self._changed:
             self._more = claim.full or claim.queued
+            self._hold(claim.jobs)  # before a thread can be done with one
             self._ready.extend(self._portions(claim.jobs))
-            self._held.update((job.id, job.locked_at) for job in claim.jobs)
             self._changed.notify()
         if claim.full:
             return self._poll_interval
@@ -222,6 +242,8 @@ class LocalQueue(Service):
     def _claim(self, count: int) -> Claim:
         lanes = self._bounds.lanes()
         with_queues = not self._queues.left()
+        if with_queues:
+            self._queues.begin()
         try:
             rows = self._rows(count, with_queues=with_queues, lanes=lanes)
         except Exception as error:
@@ -230,12 +252,12 @@ class LocalQueue(Service):
                 self._on_end(error)
             raise
         self._claimed_at = time.monotonic()
-        due_in, seconds = rows[0][-2:]
-        jobs = [Job(*row[:-2]) for row in rows if row[2] is not None]
+        due_in, seconds, queue_seconds = rows[0][-3:]
+        jobs = [Job(*row[:-3]) for row in rows if row[2] is not None]
         queued = any(job.job_queue_id is not None for job in jobs)
         self._bounds.learn(jobs, bounded=lanes is not None, seconds=seconds)
         if with_queues and not queued:
-            self._queues.rest(seconds)
+            self._queues.rest(queue_seconds)
         waits = [pace.left() for pace, looked in ((self._queues, with_queues), (self._bounds, not lanes)) if not looked]
         return Claim(jobs, len(jobs) >= count, queued, min(waits, default=None), due_in)
 
@@ -247,6 +269,7 @@ class LocalQueue(Service):
             "count": count,
             "run_length": self._run_length(),
             "with_queues": with_queues,
+            "busy": list(self._busy),
             "priorities": lanes and lanes[0],
             "since": lanes and lanes[1],
             "within": self._poll_interval,

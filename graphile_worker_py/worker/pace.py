@@ -30,17 +30,24 @@ class Pace:
 
     def __init__(self) -> None:
         self._not_before = 0.0
+        self._asked_for = False
 
     def left(self) -> float:
         """Return the seconds to wait, 0 when it may happen now."""
         return max(0.0, self._not_before - time.monotonic())
 
-    def rest(self, seconds: float) -> None:
-        """Take note that it took so many seconds and was not worth it."""
-        self._not_before = time.monotonic() + REST * seconds
+    def begin(self) -> None:
+        """Take note that it happens now."""
+        self._asked_for = False
 
-    def reset(self) -> None:
-        """Let it happen now."""
+    def rest(self, seconds: float) -> None:
+        """Take note that it took so many seconds and was not worth it; no rest if it was asked for in the meantime."""
+        if not self._asked_for:
+            self._not_before = time.monotonic() + REST * seconds
+
+    def ask(self) -> None:
+        """Let it happen as soon as can be: there is news."""
+        self._asked_for = True
         self._not_before = 0.0
 
 
