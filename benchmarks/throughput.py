@@ -41,7 +41,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> None:
     heads = "case", "jobs/s", "ours is", "CPU us/job", "MB", "WAL B/job", "commits/job"
     print(("{:52}" + "{:>12}" * 6).format(*heads))
     for name, runs in results.items():
-        case, _, side = name.partition(" | ")
+        case = name.partition(" | ")[0]
         mine = next(value for key, value in results.items() if key.startswith(f"{case} | ours"))
         ratio = median(mine, "rate") / median(runs, "rate")
         figures = [median(runs, figure) for figure in ("rate", "cpu_us", "memory_mb", "wal_bytes", "commits")]
@@ -69,7 +69,7 @@ def main() -> None:
             for analysed in (False, True):
                 for processes in (1, 2):
                     for side in fast:
-                        case = f"{'analysed' if analysed else 'fresh'}, {processes} process{'es'[:2 * processes - 2]}"
+                        case = f"{'analysed' if analysed else 'fresh'}, {processes} process{'es'[: 2 * processes - 2]}"
                         run = measure(url, template, side, processes=processes, analysed=analysed)
                         results.setdefault(f"{case} | {side.name}", []).append(run)
             for side in (ours(8), nodes(1, tuned=False)):

@@ -1,5 +1,6 @@
 """A job queue for Python threads on PostgreSQL, in the tables of Graphile Worker."""
 
+from graphile_worker_py._version import __version__
 from graphile_worker_py.errors import (
     BatchResultMismatch,
     DuplicateTask,
@@ -57,5 +58,3 @@ __all__ = [
     "__version__",
     "quick_add_job",
 ]
-
-__version__ = "0.1.0"

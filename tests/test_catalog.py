@@ -102,6 +102,7 @@ RELATIONS = {  # kind, row level security
     "job_queues_id_seq": ("S", False),
     "tasks_id_seq": ("S", False),
     "_private_py_migrations": ("r", False),
+    "_private_py_pools": ("r", False),
 }
 
 SEQUENCES = {
@@ -124,6 +125,7 @@ CONSTRAINTS = {
     ("_private_known_crontabs", "known_crontabs_pkey"): "PRIMARY KEY (identifier)",
     ("migrations", "migrations_pkey"): "PRIMARY KEY (id)",
     ("_private_py_migrations", "_private_py_migrations_pkey"): "PRIMARY KEY (id)",
+    ("_private_py_pools", "_private_py_pools_pkey"): "PRIMARY KEY (id)",
 }
 
 ON_JOBS = "ON graphile_worker._private_jobs USING btree (priority, run_at) INCLUDE "

@@ -27,15 +27,15 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("worker.pool",),
     ("worker",),
     ("worker.crew", "worker.listener"),
-    ("worker.local_queue", "worker.completer", "worker.executor", "worker.heartbeat"),
-    ("worker.pace",),
+    ("worker.local_queue", "worker.completer", "worker.executor"),
+    ("worker.heartbeat", "worker.pace"),
     ("queue",),
     ("migrate",),
     ("_adding",),
     ("_database", "_service", "tasks", "events", "embedded"),
     ("jobs", "_embedded_guard"),
     ("_payload",),
-    ("errors",),
+    ("errors", "_version"),
 )
 
 # (who, whom): why this one import may go up.

@@ -29,6 +29,7 @@ from graphile_worker_py._database import PASSING, Database, Row
 from graphile_worker_py._service import Service
 from graphile_worker_py.errors import GraphileWorkerError
 from graphile_worker_py.jobs import Job
+from graphile_worker_py.worker.heartbeat import now
 from graphile_worker_py.worker.pace import Bounds, Lanes, Pace
 
 logger = logging.getLogger(__name__)
@@ -106,13 +107,14 @@ class LocalQueue(Service):
         self._rate = 0.0  # jobs per second
         self._measured_at = self._claimed_at = time.monotonic()
         self._answer_lost = False
+        self._alive_until = 0.0  # by heartbeat.now(): later than that, others may have been given what is ready here
         self._queues = Pace()
         self._bounds = Bounds()
 
     def get(self) -> Job | Run | None:
         """Wait for a job, or a run of jobs, and return it; None when there will be no more."""
         try:
-            taken: Job | Run | None = self._ready.popleft()
+            taken: Job | Run | None = self._ready.popleft() if now() < self._alive_until else self._waited_for()
         except IndexError:
             taken = self._waited_for()
         if self._more and len(self._ready) <= self._low_water:
@@ -125,16 +127,30 @@ class LocalQueue(Service):
             try:
                 while not self._closed.is_set():
                     with contextlib.suppress(IndexError):
-                        taken = self._ready.popleft()
-                        if self._ready:
-                            self._changed.notify()
-                        return taken
+                        if now() < self._alive_until:
+                            taken = self._ready.popleft()
+                            if self._ready:
+                                self._changed.notify()
+                            return taken
                     if self._more:
                         self.wake()
                     self._changed.wait()
                 return None
             finally:
                 self._idle -= 1
+
+    def alive(self, until: float) -> None:
+        """Let jobs be begun until then, by heartbeat.now()."""
+        with self._changed:
+            self._alive_until = until
+            if self._ready:
+                self._changed.notify()
+
+    def give_up(self) -> None:
+        """Begin nothing that was claimed so far: the pool was declared dead, and others have been given it."""
+        with self._changed:
+            unstarted = _jobs(self._taken_back())
+        self.give_back(unstarted)  # as far as it is ours after all
 
     def _hold(self, jobs: list[Job]) -> None:
         for job in jobs:

@@ -3,8 +3,8 @@
     Listener ──wake──▶ LocalQueue ══▶ crew ──▶ executor ──▶ Completer ──▶ database
 
 Stopping is starting reversed (an ExitStack, so the order cannot drift): stop listening, stop claiming and give back
-what nobody started, let running handlers finish, write every outcome. A pool holds at most four connections: one to
-claim, one to complete, one to listen, one now and then to sweep.
+what nobody started, let running handlers finish, write every outcome, stop the heart. A pool holds at most five
+connections: one each to claim, to complete and to listen, and now and then one to give a sign of life or to sweep.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from graphile_worker_py.queue import FlagSource, Queue
 from graphile_worker_py.worker.completer import Completer
 from graphile_worker_py.worker.crew import Crew
 from graphile_worker_py.worker.executor import Helpers, JobContext, execute
-from graphile_worker_py.worker.heartbeat import Sweeper
+from graphile_worker_py.worker.heartbeat import Heart, Sweeper
 from graphile_worker_py.worker.listener import Listener
 from graphile_worker_py.worker.local_queue import LocalQueue
 
@@ -41,6 +41,7 @@ class WorkerPool:
     concurrency: handlers at a time (threads). poll_interval: seconds between looks at the table when nothing wakes the
     pool. grace: seconds that run() lets handlers go on after a signal. helper_threads: for ctx.submit and ctx.map, of
     all handlers together. forbidden_flags: jobs with one of these are left alone; a callable is asked at each claim.
+    heartbeat, dead_after: seconds between signs of life, and of silence until others take the pool's jobs over.
     Raises UnknownTask at start where no task is registered, and MigrationError where the schema does not fit.
     """
 
@@ -53,6 +54,8 @@ class WorkerPool:
         grace: float = 30.0,
         helper_threads: int | None = None,
         forbidden_flags: FlagSource = None,
+        heartbeat: float = 10.0,
+        dead_after: float = 60.0,
     ) -> None:
         self.queue = queue
         self.concurrency = check_integer("concurrency", concurrency, lowest=1, highest=10_000)
@@ -60,6 +63,8 @@ class WorkerPool:
         self.id = f"pool-{secrets.token_hex(9)}"
         self._poll_interval = check_seconds("poll_interval", poll_interval, shortest=0.001)
         self._flags = _flag_source(forbidden_flags)
+        self._heartbeat = check_seconds("heartbeat", heartbeat, shortest=0.05)
+        self._dead_after = check_seconds("dead_after", dead_after, shortest=3 * heartbeat)
         helpers = concurrency if helper_threads is None else helper_threads
         self._helpers = Helpers(check_integer("helper_threads", helpers, lowest=1, highest=10_000))
         self._cancelled = threading.Event()
@@ -197,7 +202,19 @@ class WorkerPool:
             give_back=functools.partial(local_queue.give_back, free_queues=False),
         )
         self._crew = Crew(self.concurrency, take=local_queue.get, work=self._work, deliver=completer.put)
+        heart = Heart(
+            database,
+            self.id,
+            concurrency=self.concurrency,
+            interval=self._heartbeat,
+            dead_after=self._dead_after,
+            on_alive=local_queue.alive,
+            on_dead=local_queue.give_up,
+        )
+        heart.register()
         self._stack = ExitStack()
+        heart.start()
+        self._stack.callback(heart.stop)
         self.queue.events.emit(PoolStarted(self.id, self.concurrency, tuple(self.queue.tasks.identifiers())))
         completer.start()
         self._stack.callback(completer.stop)

@@ -1,0 +1,2 @@
+-- Takes a pool that has stopped from among the living.
+delete from {schema}._private_py_pools where id = %(id)s::text
