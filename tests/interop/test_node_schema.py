@@ -73,6 +73,7 @@ def test_an_upgrade_adds_what_is_missing_and_no_more(
     replaced = {"FUNCTION add_job", "FUNCTION add_jobs"} if missing else set()
     assert {name.split("(")[0] for name in dump.different(after, before)} == replaced
     assert dump.different(dump.without_bodies(after), dump.without_bodies(before)) == set()
+    assert "TABLE _private_py_migrations" in dump.pieces(database_url)  # what is ours came beside it
     assert new_rows[: len(rows)] == rows
     assert ledger.rows(database_url) == ledger.as_written(20)
 
