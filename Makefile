@@ -9,10 +9,10 @@ BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Two installs into one environment at a time would trip over each other, so `make -j` changes nothing here.
 .NOTPARALLEL:
-.PHONY: help setup demo test lint types bench build clean
+.PHONY: help setup demo test test-interop lint types bench build clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.installed-dev ## Make the environment, with everything that development needs
 
@@ -21,6 +21,11 @@ demo: $(VENV)/.installed-demo ## Run the notifications example against a Postgre
 
 test: $(VENV)/.installed-dev ## Run every test, against DATABASE_URL or else a PostgreSQL of its own
 	$(BIN)/python -m pytest $(ARGS)
+
+# INSTALL_ROUNDS: how often ten installers of ours and ten of Node's meet on an empty database; `make test` makes fewer.
+test-interop: export INSTALL_ROUNDS ?= 50
+test-interop: $(VENV)/.installed-dev ## Run ours side by side with Node's workers, and print per version what ran
+	$(BIN)/python -m pytest tests/interop $(ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style and format
 	$(BIN)/ruff check $(ARGS)

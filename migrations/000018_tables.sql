@@ -3,7 +3,8 @@
 --
 -- Names, types, defaults and argument names are shared with Node's worker, with plain SQL callers and with Node's
 -- later migrations: a sequence called jobs_id_seq1 and a key called jobs_pkey1 are the interface, not a slip.
--- The bodies of the functions are our own.
+-- Checks and the view are spelled so that a dump of this schema and of Node's differ in the bodies of functions only,
+-- which are our own.
 --
 -- The ledger's rows come first. Node's installer, too, writes its row before it runs the migration: two installers
 -- meet at row 1, one waits there and loses with a unique violation, and neither can hold what the other needs next.
@@ -49,7 +50,7 @@ create table {schema}._private_jobs (
   updated_at timestamptz not null default now(),
   key text
     constraint jobs_key_key1 unique
-    constraint jobs_key_check check (length(key) between 1 and 512),
+    constraint jobs_key_check check (length(key) > 0 and length(key) <= 512),
   locked_at timestamptz,
   locked_by text,
   revision integer not null default 0,
@@ -90,24 +91,24 @@ create type {schema}.job_spec as (
 -- What people may look at: all but the payload. A job whose task has no row is not shown.
 create view {schema}.jobs as
 select
-  j.id,
-  q.queue_name,
-  t.identifier as task_identifier,
-  j.priority,
-  j.run_at,
-  j.attempts,
-  j.max_attempts,
-  j.last_error,
-  j.created_at,
-  j.updated_at,
-  j.key,
-  j.locked_at,
-  j.locked_by,
-  j.revision,
-  j.flags
-from {schema}._private_jobs as j
-join {schema}._private_tasks as t on t.id = j.task_id
-left join {schema}._private_job_queues as q on q.id = j.job_queue_id;
+  jobs.id,
+  job_queues.queue_name,
+  tasks.identifier as task_identifier,
+  jobs.priority,
+  jobs.run_at,
+  jobs.attempts,
+  jobs.max_attempts,
+  jobs.last_error,
+  jobs.created_at,
+  jobs.updated_at,
+  jobs.key,
+  jobs.locked_at,
+  jobs.locked_by,
+  jobs.revision,
+  jobs.flags
+from {schema}._private_jobs as jobs
+join {schema}._private_tasks as tasks on tasks.id = jobs.task_id
+left join {schema}._private_job_queues as job_queues on job_queues.id = jobs.job_queue_id;
 
 -- Deletes the job of this key, or, while somebody works on it, takes key and remaining attempts away from it.
 create function {schema}.remove_job(job_key text)

@@ -114,7 +114,7 @@ SEQUENCES = {
 CONSTRAINTS = {
     ("_private_jobs", "jobs_pkey1"): "PRIMARY KEY (id)",
     ("_private_jobs", "jobs_key_key1"): "UNIQUE (key)",
-    ("_private_jobs", "jobs_key_check"): "CHECK (((length(key) >= 1) AND (length(key) <= 512)))",
+    ("_private_jobs", "jobs_key_check"): "CHECK (((length(key) > 0) AND (length(key) <= 512)))",
     ("_private_jobs", "jobs_max_attempts_check"): "CHECK ((max_attempts >= 1))",
     ("_private_job_queues", "job_queues_pkey1"): "PRIMARY KEY (id)",
     ("_private_job_queues", "job_queues_queue_name_key"): "UNIQUE (queue_name)",

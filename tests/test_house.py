@@ -240,7 +240,7 @@ def repository_files(root: Path) -> Iterator[Path]:
             if not name.startswith(".") or name in {".ci", ".github"}
             if name not in {"build", "dist", "node_modules", "__pycache__"} and not name.endswith(".egg-info")
         )
-        yield from (Path(directory, name) for name in sorted(files))
+        yield from (Path(directory, name) for name in sorted(files) if name != ".git")  # a file in a linked worktree
 
 
 def unclean_files(root: Path) -> list[str]:
