@@ -9,9 +9,11 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
+from command_line import Daemon, with_jobs
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql import factories
 
@@ -130,3 +132,23 @@ def no_thread_left() -> Iterator[None]:
     yield
     left = [thread.name for thread in threading.enumerate() if thread.name.startswith("graphile-worker-py")]
     assert not left, f"threads left behind: {left}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with a module jobs, and a named pipe called gate."""
+    return with_jobs(tmp_path)
+
+
+@pytest.fixture
+def daemon(folder: Path, migrated_url: str) -> Iterator[Callable[..., Daemon]]:
+    """Return a function that starts a daemon on jobs:queue; what is left of it is killed at the end."""
+    started: list[Daemon] = []
+
+    def start(*arguments: str, target: str = "jobs:queue") -> Daemon:
+        started.append(Daemon(folder, target, "--database", migrated_url, *arguments))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.close()

@@ -5,38 +5,18 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 import pytest
-from command_line import Daemon, assert_error, graphile, in_process, listeners, locks, with_jobs
+from command_line import Daemon, assert_error, graphile, in_process, listeners, locks
 from plain_sql import eventually
 from psycopg import sql
 
 from graphile_worker_py import Queue
 
 Start = Callable[..., Daemon]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Return a folder with a module jobs, and a named pipe called gate."""
-    return with_jobs(tmp_path)
-
-
-@pytest.fixture
-def daemon(folder: Path, migrated_url: str) -> Iterator[Start]:
-    """Return a function that starts a daemon on jobs:queue; what is left of it is killed at the end."""
-    started: list[Daemon] = []
-
-    def start(*arguments: str, target: str = "jobs:queue") -> Daemon:
-        started.append(Daemon(folder, target, "--database", migrated_url, *arguments))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.close()
 
 
 # run: what to run

@@ -1,8 +1,8 @@
 """Heart and Sweeper: stay alive, and recover the jobs of those who did not.
 
 A pool enters itself in a table of ours and gives a sign of life every ten seconds, by the database's clock. One that
-was silent for a minute is dead: its jobs fail with "worker vanished" and come back after the ordinary delay. Only pools
-in that table are judged so; for Node's and all other holders the Sweeper keeps Node's rule, locks older than four hours.
+was silent for a minute is dead: its jobs fail with "worker vanished" and come back after the ordinary delay. Only
+pools in that table are judged so; for Node's and all other holders the Sweeper keeps Node's rule, four hours of lock.
 
 Whoever judges must have been heard itself, without a gap, for as long as it asks of others: after an outage of the
 database everybody has been silent, and nobody is dead. And a pool that could not be heard for that long (its process
