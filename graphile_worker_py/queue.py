@@ -162,21 +162,26 @@ class Queue:
         job_key_preserve_run_at: bool = False,
         connection: object = None,
         on_progress: Callable[[int], object] | None = None,
+        return_jobs: bool = True,
     ) -> list[Job]:
         """Add many jobs in one transaction and return them in the order given: all of them, or none.
 
         specs may be a generator: it is read in chunks. Two specs of one key behave as if added one after the other.
         on_progress is called with how many were added so far. Both are called inside the transaction: what they add
         themselves over another connection may wait for it, for ever. job_key_preserve_run_at: keyed jobs that wait,
-        untried, keep their run_at. Raises InvalidJobSpec.
+        untried, keep their run_at. return_jobs=False: returns [], for millions that need no memory. Raises
+        InvalidJobSpec.
         """
         jobs: list[Job] = []
+        count = 0
         specs = _listed("specs", specs)
         with self.database.connection(connection) as conn, all_or_nothing(conn):
             for chunk in chunks(map(self._with_defaults, specs)):
-                jobs += add_chunk(self.database, conn, chunk, preserve_run_at=job_key_preserve_run_at)
+                added = add_chunk(self.database, conn, chunk, preserve_run_at=job_key_preserve_run_at)
+                jobs += added if return_jobs else ()
+                count += len(added)
                 if on_progress is not None:
-                    on_progress(len(jobs))
+                    on_progress(count)
         return jobs
 
     def remove_job(self, job_key: str, *, connection: object = None) -> Job | None:

@@ -128,10 +128,15 @@ class JobContext:
         job_key_preserve_run_at: bool = False,
         connection: object = None,
         on_progress: Callable[[int], object] | None = None,
+        return_jobs: bool = True,
     ) -> list[Job]:
         """Add many jobs to the queue this one came from; see `Queue.add_jobs`."""
         return self.queue.add_jobs(
-            specs, job_key_preserve_run_at=job_key_preserve_run_at, connection=connection, on_progress=on_progress
+            specs,
+            job_key_preserve_run_at=job_key_preserve_run_at,
+            connection=connection,
+            on_progress=on_progress,
+            return_jobs=return_jobs,
         )
 
     def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
