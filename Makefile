@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Two installs into one environment at a time would trip over each other, so `make -j` changes nothing here.
 .NOTPARALLEL:
-.PHONY: help setup demo test test-interop lint types bench build clean
+.PHONY: help setup demo test test-interop lint types bench bench-scale build clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' Makefile
@@ -34,8 +34,13 @@ lint: $(VENV)/.installed-dev ## Check style and format
 types: $(VENV)/.installed-dev ## Check the types of the package and of those who use it
 	$(BIN)/mypy $(ARGS)
 
-bench: $(VENV)/.installed-dev ## Measure jobs per second beside a bare loop of statements
-	$(BIN)/python benchmarks/drain.py $(ARGS)
+bench: $(VENV)/.installed-dev ## Measure throughput, adding and latency beside Node's worker and bare SQL; ARGS="URL --rounds 1"
+	$(BIN)/python benchmarks/throughput.py $(ARGS)
+	$(BIN)/python benchmarks/adding.py $(ARGS)
+	$(BIN)/python benchmarks/latency.py $(ARGS)
+
+bench-scale: $(VENV)/.installed-dev ## Measure where queues fall off a cliff: locked queues, future jobs, held snapshots
+	$(BIN)/python benchmarks/scale.py $(ARGS)
 
 build: $(VENV)/.installed-dev ## Build the source archive and the wheel into dist/
 	$(BIN)/python -m build --no-isolation $(ARGS)
