@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any
 
 from graphile_worker_py._database import Connection, Database
@@ -109,7 +110,8 @@ def _matched(specs: list[JobSpec], positions: list[int], rows: list[tuple[Any, .
 
 def _record(spec: JobSpec) -> str:
     """Return a spec as a JSON object for json_to_recordset; its payload is spliced in as the text it already is."""
-    fields: dict[str, object] = {"identifier": spec.identifier}
+    head = f'{{"identifier":{_quoted(spec.identifier)}'
+    fields: dict[str, object] = {}
     for name in ("queue_name", "max_attempts", "job_key", "priority", "flags"):
         value = getattr(spec, name)
         if value is not None:
@@ -118,8 +120,14 @@ def _record(spec: JobSpec) -> str:
         fields["delay"] = _interval(spec.run_at)
     elif spec.run_at is not None:
         fields["run_at"] = _in_utc(spec.run_at).isoformat()
-    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
-    return text if spec.raw_payload is None else f'{text[:-1]},"payload":{spec.raw_payload}}}'
+    if fields:
+        head += "," + json.dumps(fields, ensure_ascii=False, separators=(",", ":"))[1:-1]
+    return head + "}" if spec.raw_payload is None else f'{head},"payload":{spec.raw_payload}}}'
+
+
+@lru_cache(maxsize=256)
+def _quoted(identifier: str) -> str:
+    return json.dumps(identifier, ensure_ascii=False)
 
 
 def _never_added() -> GraphileWorkerError:

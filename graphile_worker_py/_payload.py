@@ -17,6 +17,7 @@ from typing import Any
 
 from graphile_worker_py.errors import InvalidJobSpec
 
+_print = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps would make one a call
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _SURELY_PRINTED = 10**640  # sys.set_int_max_str_digits() goes no lower
 
@@ -38,7 +39,7 @@ def encode(payload: object) -> str:
     datetime, UUID, Decimal, Enum as their JSON text forms. Raises InvalidJobSpec with the path of what it cannot take.
     """
     try:
-        return json.dumps(_plain(payload, None), ensure_ascii=False, separators=(",", ":"))
+        return _print(_plain(payload, None))
     except RecursionError:
         raise InvalidJobSpec("payload: nested too deeply, or contains itself; send a flatter structure") from None
     except (InvalidJobSpec, MemoryError):

@@ -117,6 +117,16 @@ def _names(flags: Iterable[str] | None) -> tuple[str, ...]:
     return tuple(flags) if flags else ()
 
 
+_known_identifiers: set[str] = set()  # few, and each is asked for with every job
+
+
+def _checked_identifier(identifier: object) -> str:
+    checked = check_text("identifier", identifier, shortest=1, longest=128)
+    if len(_known_identifiers) < 1000:
+        _known_identifiers.add(checked)
+    return checked
+
+
 @attrs.frozen
 class JobSpec:
     """Describe a job to add; every argument means what it means for `Queue.add_job`, and is checked here.
@@ -137,7 +147,10 @@ class JobSpec:
     raw_payload: str | None = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        plain: dict[str, object] = {"identifier": check_text("identifier", self.identifier, shortest=1, longest=128)}
+        # What is checked may be a subclass of what is stored; writing a frozen field is slow, and mostly not needed.
+        plain: dict[str, object] = {}
+        if type(self.identifier) is not str or self.identifier not in _known_identifiers:
+            plain["identifier"] = _checked_identifier(self.identifier)
         if self.queue_name is not None:
             plain["queue_name"] = check_text("queue_name", self.queue_name, longest=128)
         if self.job_key is not None:
