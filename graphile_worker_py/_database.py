@@ -195,7 +195,11 @@ class Database:
 
     def run_on(self, connection: Connection, name: str, params: Mapping[str, Any] | None = None) -> list[Row]:
         """Run sql/<name>.sql on this very connection and return its rows. Raises SchemaMissing for a missing table."""
-        with psycopg.Cursor(connection, row_factory=tuple_row) as cursor, self._translated_errors():
+        with (
+            psycopg.Cursor(connection, row_factory=tuple_row) as cursor,
+            self._translated_errors(),
+            self._named_privileges(),
+        ):
             # Results in binary, because psycopg reads times as text in one DateStyle only.
             cursor.execute(_statement(name, self.schema), params or {}, binary=True)
             if cursor.description is None and not _pipelined(connection):
@@ -215,6 +219,17 @@ class Database:
             raise SchemaMissing(
                 f"schema {self.schema!r} is not installed here, or not visible to this role: run queue.migrate() "
                 f"or graphile-worker-py migrate ({e.diag.message_primary})"
+            ) from e
+
+    @contextmanager
+    def _named_privileges(self) -> Iterator[None]:
+        """Say what a role may not do, and which one may; the claims of a worker do without."""
+        try:
+            yield
+        except psycopg.errors.InsufficientPrivilege as e:
+            raise NotSupported(
+                f"this role may not do this in schema {self.schema!r} ({e.diag.message_primary}): "
+                "connect as the role that installed it"
             ) from e
 
     def listen(self, connection: Connection, *channels: str) -> None:

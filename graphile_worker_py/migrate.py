@@ -31,6 +31,7 @@ import time
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
+from typing import cast
 
 import attrs
 import psycopg
@@ -207,7 +208,8 @@ def _read(database: Database, connection: Connection) -> _Ledger:
         )
     try:
         ((newest, breaking, has_tables),) = database.run_on(connection, "ledger_rows", {"schema": database.schema})
-    except pg.InsufficientPrivilege as error:
+    except NotSupported as refused:
+        error = cast("pg.InsufficientPrivilege", refused.__cause__)
         raise _not_allowed(database, ledger, error) from error
     return attrs.evolve(ledger, newest=newest, breaking=breaking, has_tables=has_tables)
 

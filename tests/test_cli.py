@@ -260,6 +260,22 @@ def test_a_missing_schema(folder: Path, database_url: str, command: list[str]) -
     assert_error(graphile(*command, "--database", database_url, cwd=folder), 4, "graphile-worker-py migrate")
 
 
+@pytest.mark.parametrize("command", [["migrate"], ["add", "x"], ["run", "jobs:queue"]])
+def test_a_role_that_may_not(folder: Path, migrated_url: str, db: psycopg.Connection, command: list[str]) -> None:
+    db.execute("delete from graphile_worker.migrations where id = 20")
+    other = psycopg.conninfo.make_conninfo(migrated_url, options="-c role=pg_monitor")
+    done = graphile(*command, "--database", other, cwd=folder)
+    assert_error(done, 69, "in schema 'graphile_worker'", "permission denied")
+
+
+def test_a_role_that_may_look_and_not_claim(folder: Path, migrated_url: str, db: psycopg.Connection) -> None:
+    db.execute("grant usage on schema graphile_worker to pg_monitor")
+    db.execute("grant select on graphile_worker.migrations to pg_monitor")
+    other = psycopg.conninfo.make_conninfo(migrated_url, options="-c role=pg_monitor")
+    done = graphile("run", "jobs:queue", "--once", "--log-level", "error", "--database", other, cwd=folder)
+    assert (done.returncode, "permission denied" in done.stderr) == (69, True)
+
+
 def test_a_schema_that_is_too_old(folder: Path, migrated_url: str, db: psycopg.Connection) -> None:
     db.execute("delete from graphile_worker.migrations where id > 18")
     assert_error(graphile("run", "jobs:queue", "--database", migrated_url, cwd=folder), 4, "migration 18")

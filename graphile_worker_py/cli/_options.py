@@ -68,6 +68,7 @@ CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (SchemaTooOld, ExitCode.NO_SCHEMA),
     (NotSupported, ExitCode.NOT_THERE),
     (UnknownTask, ExitCode.NOT_THERE),
+    (psycopg.errors.InsufficientPrivilege, ExitCode.NOT_THERE),
 )
 
 # Connection exceptions, wrong user or password, no such database, too many connections, the server shuts down.
