@@ -6,7 +6,7 @@
     ├── InvalidConninfo(ValueError)     a connection string libpq cannot read
     ├── UnknownTask(LookupError)        no handler, or no task at all, is registered
     ├── DuplicateTask(ValueError)       one identifier, two handlers
-    ├── InvalidHandler(TypeError)       a function that cannot work on a job
+    ├── InvalidHandler(TypeError)       a function that cannot work on a job, or what is none
     ├── BatchResultMismatch             a list of results that does not fit the list of items
     ├── MigrationError
     │   ├── SchemaTooNew                a breaking migration we do not know (exit code 57)
@@ -45,7 +45,7 @@ class DuplicateTask(GraphileWorkerError, ValueError):
 
 
 class InvalidHandler(GraphileWorkerError, TypeError):
-    """Refuse, at registration, a function that could not work on a job."""
+    """Refuse, at registration, a function that could not work on a job, or what is no task or event at all."""
 
 
 class BatchResultMismatch(GraphileWorkerError):

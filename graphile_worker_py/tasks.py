@@ -159,7 +159,12 @@ class Tasks:
         return register
 
     def include(self, other: Tasks) -> None:
-        """Work on the tasks of another registry too, those it has and those it will have. Raises DuplicateTask."""
+        """Work on the tasks of another registry too, those it has and those it will have.
+
+        Raises DuplicateTask, and InvalidHandler for what is no registry.
+        """
+        if not isinstance(other, Tasks):
+            raise InvalidHandler(f"include: expected a Tasks registry, got {type(other).__name__}; a Queue has .tasks")
         for task in other:
             self._check(task)
         if self is not other and self not in other._included_by:
