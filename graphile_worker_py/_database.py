@@ -30,6 +30,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from graphile_worker_py._conninfo import check_conninfo, connect
 from graphile_worker_py.errors import InvalidConninfo, InvalidJobSpec, InvalidSchemaName, NotSupported, SchemaMissing
 
 Connection: TypeAlias = psycopg.Connection[Any]
@@ -136,7 +137,7 @@ class Database:
         self._min_size = min_size
         self._max_size = max_size
         self._given = source if isinstance(source, ConnectionPool) else None
-        self._conninfo = _checked_conninfo(source) if isinstance(source, str) else None
+        self._conninfo = check_conninfo(source) if isinstance(source, str) else None
         self._prepare_threshold = 5 if prepared_statements else None
         self._pool: ConnectionPool[Any] | None = None
         self._pid = os.getpid()
@@ -244,8 +245,7 @@ class Database:
             target: Any = pool.conninfo() if callable(pool.conninfo) else pool.conninfo
             keywords: Any = pool.kwargs() if callable(pool.kwargs) else pool.kwargs or {}
             return cast("Connection", pool.connection_class.connect(target, **{**keywords, "autocommit": True}))
-        connection: Connection = psycopg.connect(self._target(), **self._keywords())
-        return connection
+        return connect(self._target(), **self._keywords())
 
     def pool(self) -> ConnectionPool[Any]:
         """Return the pool, opened; the first call fails at once, with the reason, if the server cannot be reached."""
@@ -289,7 +289,7 @@ class Database:
 
     def _target(self) -> str:
         if self._conninfo is None:
-            return _checked_conninfo(os.environ.get("DATABASE_URL", ""))
+            return check_conninfo(os.environ.get("DATABASE_URL", ""))
         return self._conninfo
 
     def _keywords(self) -> dict[str, Any]:
@@ -331,26 +331,17 @@ def own_connection(given: object) -> Connection:
     """Return the psycopg connection behind what a caller passed as connection=; raise InvalidJobSpec for others."""
     connection = getattr(given, "connection", None) if isinstance(given, psycopg.Cursor) else given
     if not isinstance(connection, psycopg.Connection):
+        hint = ""
+        if isinstance(given, (psycopg.AsyncConnection, psycopg.AsyncCursor)):
+            hint = "; an asynchronous one cannot be used from synchronous code"
         raise InvalidJobSpec(
-            f"connection: expected an open psycopg connection or cursor, got {type(given).__name__}; "
-            "an asynchronous one cannot be used from synchronous code"
+            f"connection: expected an open psycopg connection or cursor, got {type(given).__name__}{hint}"
         )
     if connection.closed:
         raise InvalidJobSpec("connection: this one is closed; pass an open connection, or none")
     if connection.info.encoding == "ascii":
         raise InvalidJobSpec("connection: its client_encoding is SQL_ASCII, which is none; set client_encoding to utf8")
     return connection
-
-
-def _checked_conninfo(text: str) -> str:
-    try:
-        if "\x00" in text:
-            raise psycopg.ProgrammingError
-        libpq.conninfo_to_dict(text)
-    except (psycopg.ProgrammingError, UnicodeEncodeError):
-        hint = "; write postgresql:// without +driver" if "+" in text.split("://", 1)[0] else ""
-        raise InvalidConninfo(f"libpq cannot read this connection string or URL{hint}") from None
-    return text
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()

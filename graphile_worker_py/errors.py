@@ -3,7 +3,7 @@
     GraphileWorkerError
     ├── InvalidJobSpec(ValueError)      which argument, and what was wrong with it
     ├── InvalidSchemaName(ValueError)   a name PostgreSQL would refuse or truncate
-    ├── InvalidConninfo(ValueError)     a connection string libpq cannot read
+    ├── InvalidConninfo(ValueError)     a connection string libpq cannot read, or a setting it refuses
     ├── UnknownTask(LookupError)        no handler, or no task at all, is registered
     ├── DuplicateTask(ValueError)       one identifier, two handlers
     ├── InvalidHandler(TypeError)       a function that cannot work on a job, or what is none
@@ -33,7 +33,7 @@ class InvalidSchemaName(GraphileWorkerError, ValueError):
 
 
 class InvalidConninfo(GraphileWorkerError, ValueError):
-    """Refuse a connection string that libpq cannot read; the string itself is not repeated, it may hold a password."""
+    """Refuse what libpq cannot read or does not take; the string itself is not repeated, it may hold a password."""
 
 
 class UnknownTask(GraphileWorkerError, LookupError):

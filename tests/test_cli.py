@@ -173,6 +173,8 @@ def test_where_the_payload_comes_from(migrated_url: str, queue: Queue, tmp_path:
         (["--queue-name", "q" * 129], "queue_name: expected 0 to 128"),
         (["--schema", "pg_mine"], "pg_"),
         (["--database", "postgres//hunter2"], "cannot read"),
+        (["--database", "postgresql://me:hunter2@0@nowhere.invalid/app"], "write @, : and / of a password as %40"),
+        (["--database", "host=127.0.0.1 sslmode=hunt"], "invalid sslmode value"),
     ],
 )
 def test_add_refuses_what_is_wrong(
@@ -232,13 +234,12 @@ def test_what_is_no_delay(text: str) -> None:
     [
         ("host=127.0.0.1 port=1 password=hunter2", "Connection refused"),
         ("postgresql://me:hunter2@nowhere.invalid/app", "nowhere.invalid"),
-        ("postgresql://me:hunt@er2@nowhere.invalid/app", "nowhere.invalid"),
     ],
 )
 def test_a_server_that_cannot_be_reached(folder: Path, command: list[str], database: str, says: str) -> None:
     done = graphile(*command, "--database", database, cwd=folder)
     assert_error(done, 3, "cannot reach the database", says)
-    assert not re.search("hunt|er2", done.stderr)
+    assert "hunter2" not in done.stderr
 
 
 def test_a_database_that_does_not_exist(migrated_url: str) -> None:
