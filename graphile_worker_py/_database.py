@@ -334,9 +334,7 @@ def own_connection(given: object) -> Connection:
         hint = ""
         if isinstance(given, (psycopg.AsyncConnection, psycopg.AsyncCursor)):
             hint = "; an asynchronous one cannot be used from synchronous code"
-        raise InvalidJobSpec(
-            f"connection: expected an open psycopg connection or cursor, got {type(given).__name__}{hint}"
-        )
+        raise InvalidJobSpec(f"connection: expected an open psycopg connection or cursor, got {type(given)}{hint}")
     if connection.closed:
         raise InvalidJobSpec("connection: this one is closed; pass an open connection, or none")
     if connection.info.encoding == "ascii":
