@@ -148,6 +148,11 @@ class Database:
             )
         _databases.add(self)
 
+    @property
+    def source(self) -> str | ConnectionPool[Any] | None:
+        """Return what was given: a pool, a conninfo, or None where the environment says."""
+        return self._conninfo if self._given is None else self._given
+
     @contextmanager
     def connection(self, given: object = None) -> Iterator[Connection]:
         """Lend a connection from the pool, or the caller's own, whose transaction is left as it is."""
