@@ -201,11 +201,7 @@ class Database:
 
     def run_on(self, connection: Connection, name: str, params: Mapping[str, Any] | None = None) -> list[Row]:
         """Run sql/<name>.sql on this very connection and return its rows. Raises SchemaMissing for a missing table."""
-        with (
-            psycopg.Cursor(connection, row_factory=tuple_row) as cursor,
-            self._translated_errors(),
-            self._named_privileges(),
-        ):
+        with psycopg.Cursor(connection, row_factory=tuple_row) as cursor, self._translated_errors():
             # Results in binary, because psycopg reads times as text in one DateStyle only.
             cursor.execute(_statement(name, self.schema), params or {}, binary=True)
             if cursor.description is None and not _pipelined(connection):
@@ -214,7 +210,7 @@ class Database:
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
-        """Say how to install a schema that is not there, and which text a connection cannot carry; pass all else."""
+        """Say how to install a schema that is not there, which text cannot be carried, who may; pass all else."""
         try:
             yield
         except UnicodeEncodeError as e:
@@ -226,12 +222,6 @@ class Database:
                 f"schema {self.schema!r} is not installed here, or not visible to this role: run queue.migrate() "
                 f"or graphile-worker-py migrate ({e.diag.message_primary})"
             ) from e
-
-    @contextmanager
-    def _named_privileges(self) -> Iterator[None]:
-        """Say what a role may not do, and which one may; the claims of a worker do without."""
-        try:
-            yield
         except psycopg.errors.InsufficientPrivilege as e:
             raise NotSupported(
                 f"this role may not do this in schema {self.schema!r} ({e.diag.message_primary}): "
