@@ -19,7 +19,7 @@ from typing import NoReturn
 import click
 import psycopg
 
-from graphile_worker_py import Job, MigrationError, Queue, Tasks, WorkerPool
+from graphile_worker_py import GraphileWorkerError, Job, MigrationError, Queue, Tasks, WorkerPool
 from graphile_worker_py.cli._options import Epilog, ExitCode, NotThere, report, shared_options
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def end_at_once(pool: WorkerPool, jobs: list[Job], code: ExitCode) -> NoReturn:
     try:
         pool.release(jobs)
         logger.error("given back while their handlers still ran: %s", names)
-    except psycopg.Error as error:
+    except (psycopg.Error, GraphileWorkerError) as error:
         logger.error("these jobs still run and stay locked, for they could not be given back: %s: %s", names, error)
     logging.shutdown()
     sys.stdout.flush()
