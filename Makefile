@@ -16,7 +16,7 @@ help: ## List these targets
 
 setup: $(VENV)/.installed-dev ## Make the environment, with everything that development needs
 
-demo: $(VENV)/.installed-demo ## Run the notifications example against a PostgreSQL of its own, in half a minute
+demo: $(VENV)/.installed-demo ## Run the notifications example, in half a minute, in DATABASE_URL or else a PostgreSQL of its own
 	$(BIN)/graphile-worker-py demo $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run every test, against DATABASE_URL or else a PostgreSQL of its own

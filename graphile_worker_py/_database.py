@@ -30,6 +30,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from graphile_worker_py._conninfo import check_conninfo, connect
 from graphile_worker_py.errors import InvalidConninfo, InvalidJobSpec, InvalidSchemaName, NotSupported, SchemaMissing
 
 Connection: TypeAlias = psycopg.Connection[Any]
@@ -136,7 +137,7 @@ class Database:
         self._min_size = min_size
         self._max_size = max_size
         self._given = source if isinstance(source, ConnectionPool) else None
-        self._conninfo = _checked_conninfo(source) if isinstance(source, str) else None
+        self._conninfo = check_conninfo(source) if isinstance(source, str) else None
         self._prepare_threshold = 5 if prepared_statements else None
         self._pool: ConnectionPool[Any] | None = None
         self._pid = os.getpid()
@@ -146,6 +147,11 @@ class Database:
                 f"expected a conninfo str, a psycopg_pool.ConnectionPool or None, got {type(source).__name__}"
             )
         _databases.add(self)
+
+    @property
+    def source(self) -> str | ConnectionPool[Any] | None:
+        """Return what was given: a pool, a conninfo, or None where the environment says."""
+        return self._conninfo if self._given is None else self._given
 
     @contextmanager
     def connection(self, given: object = None) -> Iterator[Connection]:
@@ -204,7 +210,7 @@ class Database:
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
-        """Say how to install a schema that is not there, and which text a connection cannot carry; pass all else."""
+        """Say how to install a schema that is not there, which text cannot be carried, who may; pass all else."""
         try:
             yield
         except UnicodeEncodeError as e:
@@ -215,6 +221,11 @@ class Database:
             raise SchemaMissing(
                 f"schema {self.schema!r} is not installed here, or not visible to this role: run queue.migrate() "
                 f"or graphile-worker-py migrate ({e.diag.message_primary})"
+            ) from e
+        except psycopg.errors.InsufficientPrivilege as e:
+            raise NotSupported(
+                f"this role may not do this in schema {self.schema!r} ({e.diag.message_primary}): "
+                "connect as the role that installed it"
             ) from e
 
     def listen(self, connection: Connection, *channels: str) -> None:
@@ -229,8 +240,7 @@ class Database:
             target: Any = pool.conninfo() if callable(pool.conninfo) else pool.conninfo
             keywords: Any = pool.kwargs() if callable(pool.kwargs) else pool.kwargs or {}
             return cast("Connection", pool.connection_class.connect(target, **{**keywords, "autocommit": True}))
-        connection: Connection = psycopg.connect(self._target(), **self._keywords())
-        return connection
+        return connect(self._target(), **self._keywords())
 
     def pool(self) -> ConnectionPool[Any]:
         """Return the pool, opened; the first call fails at once, with the reason, if the server cannot be reached."""
@@ -274,7 +284,7 @@ class Database:
 
     def _target(self) -> str:
         if self._conninfo is None:
-            return _checked_conninfo(os.environ.get("DATABASE_URL", ""))
+            return check_conninfo(os.environ.get("DATABASE_URL", ""))
         return self._conninfo
 
     def _keywords(self) -> dict[str, Any]:
@@ -316,26 +326,15 @@ def own_connection(given: object) -> Connection:
     """Return the psycopg connection behind what a caller passed as connection=; raise InvalidJobSpec for others."""
     connection = getattr(given, "connection", None) if isinstance(given, psycopg.Cursor) else given
     if not isinstance(connection, psycopg.Connection):
-        raise InvalidJobSpec(
-            f"connection: expected an open psycopg connection or cursor, got {type(given).__name__}; "
-            "an asynchronous one cannot be used from synchronous code"
-        )
+        hint = ""
+        if isinstance(given, (psycopg.AsyncConnection, psycopg.AsyncCursor)):
+            hint = "; an asynchronous one cannot be used from synchronous code"
+        raise InvalidJobSpec(f"connection: expected an open psycopg connection or cursor, got {type(given)}{hint}")
     if connection.closed:
         raise InvalidJobSpec("connection: this one is closed; pass an open connection, or none")
     if connection.info.encoding == "ascii":
         raise InvalidJobSpec("connection: its client_encoding is SQL_ASCII, which is none; set client_encoding to utf8")
     return connection
-
-
-def _checked_conninfo(text: str) -> str:
-    try:
-        if "\x00" in text:
-            raise psycopg.ProgrammingError
-        libpq.conninfo_to_dict(text)
-    except (psycopg.ProgrammingError, UnicodeEncodeError):
-        hint = "; write postgresql:// without +driver" if "+" in text.split("://", 1)[0] else ""
-        raise InvalidConninfo(f"libpq cannot read this connection string or URL{hint}") from None
-    return text
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()

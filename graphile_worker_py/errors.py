@@ -3,10 +3,10 @@
     GraphileWorkerError
     ├── InvalidJobSpec(ValueError)      which argument, and what was wrong with it
     ├── InvalidSchemaName(ValueError)   a name PostgreSQL would refuse or truncate
-    ├── InvalidConninfo(ValueError)     a connection string libpq cannot read
+    ├── InvalidConninfo(ValueError)     a connection string libpq cannot read, or a setting it refuses
     ├── UnknownTask(LookupError)        no handler, or no task at all, is registered
     ├── DuplicateTask(ValueError)       one identifier, two handlers
-    ├── InvalidHandler(TypeError)       a function that cannot work on a job
+    ├── InvalidHandler(TypeError)       a function that cannot work on a job, or what is none
     ├── BatchResultMismatch             a list of results that does not fit the list of items
     ├── MigrationError
     │   ├── SchemaTooNew                a breaking migration we do not know (exit code 57)
@@ -33,7 +33,7 @@ class InvalidSchemaName(GraphileWorkerError, ValueError):
 
 
 class InvalidConninfo(GraphileWorkerError, ValueError):
-    """Refuse a connection string that libpq cannot read; the string itself is not repeated, it may hold a password."""
+    """Refuse what libpq cannot read or does not take; the string itself is not repeated, it may hold a password."""
 
 
 class UnknownTask(GraphileWorkerError, LookupError):
@@ -45,7 +45,7 @@ class DuplicateTask(GraphileWorkerError, ValueError):
 
 
 class InvalidHandler(GraphileWorkerError, TypeError):
-    """Refuse, at registration, a function that could not work on a job."""
+    """Refuse, at registration, a function that could not work on a job, or what is no task or event at all."""
 
 
 class BatchResultMismatch(GraphileWorkerError):

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from graphile_worker_py.errors import InvalidHandler
 from graphile_worker_py.jobs import Job
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,9 @@ class JobLost:
     job: Job
 
 
+KINDS = (PoolStarted, PoolStopped, JobStarted, JobCompleted, JobFailed, JobLost)
+
+
 class Events:
     """A place to subscribe to records by their class."""
 
@@ -86,7 +90,10 @@ class Events:
             self.subscribe(kind, log)
 
     def subscribe(self, kind: type[E], function: Callable[[E], object]) -> Callable[[], None]:
-        """Call function with every record of this kind; call what is returned to end it."""
+        """Call function with every record of this kind; call what is returned to end it. Raises InvalidHandler."""
+        if kind not in KINDS or not callable(function):
+            names = ", ".join(one.__name__ for one in KINDS)
+            raise InvalidHandler(f"subscribe: expected one of the classes {names}, and a function to call")
         with self._lock:
             self._subscribers[kind] = (*self._subscribers.get(kind, ()), function)
 

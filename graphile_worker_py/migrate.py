@@ -31,6 +31,7 @@ import time
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
+from typing import cast
 
 import attrs
 import psycopg
@@ -49,6 +50,8 @@ OWN = "py_"  # the files of our own objects begin with it
 TRIES = 10
 PATIENCE = 3.0  # seconds without a new row until a ledger below 18 counts as left at that
 GLANCE = 0.05  # seconds between two looks at a growing ledger
+
+NOT_ALLOWED = (pg.InsufficientPrivilege, NotSupported)  # of a script that is run, and of a statement of ours
 
 # What the loser of a race between two installers is told.
 LOST_RACE = (
@@ -170,7 +173,7 @@ def _bring_up(database: Database, connection: Connection) -> list[int] | None:
         for number, text in _texts().items():
             if number > (ledger.newest or -1) or (not number and "breaking" not in (ledger.columns or ())):
                 run_script(connection, text, database.schema)
-    except pg.InsufficientPrivilege as error:
+    except NOT_ALLOWED as error:
         raise _not_allowed(database, ledger, error) from error
     _add_own(database, connection, ledger)
     applied = list(range((ledger.newest or 0) + 1, LATEST + 1))
@@ -187,7 +190,7 @@ def _add_own(database: Database, connection: Connection, ledger: _Ledger) -> Non
             for number, text in _texts(OWN).items():
                 if number > (newest or 0):
                     run_script(connection, text, database.schema)
-    except pg.InsufficientPrivilege as error:
+    except NOT_ALLOWED as error:
         logger.warning("%s: workers do without our own objects", _not_allowed(database, ledger, error))
 
 
@@ -207,7 +210,7 @@ def _read(database: Database, connection: Connection) -> _Ledger:
         )
     try:
         ((newest, breaking, has_tables),) = database.run_on(connection, "ledger_rows", {"schema": database.schema})
-    except pg.InsufficientPrivilege as error:
+    except NOT_ALLOWED as error:
         raise _not_allowed(database, ledger, error) from error
     return attrs.evolve(ledger, newest=newest, breaking=breaking, has_tables=has_tables)
 
@@ -265,9 +268,10 @@ def _wait_while_growing(database: Database, connection: Connection) -> None:
         time.sleep(GLANCE)
 
 
-def _not_allowed(database: Database, ledger: _Ledger, error: psycopg.Error) -> NotSupported:
+def _not_allowed(database: Database, ledger: _Ledger, error: Exception) -> NotSupported:
     """Return the error that names who may, as far as the catalog tells."""
-    what = f"role {ledger.role!r} may not do this in schema {database.schema!r} ({error.diag.message_primary})"
+    denied = cast("psycopg.Error", error.__cause__ if isinstance(error, NotSupported) else error)
+    what = f"role {ledger.role!r} may not do this in schema {database.schema!r} ({denied.diag.message_primary})"
     if ledger.owner is None:
         return NotSupported(
             f"{what}: {HOW} as a role that may create it, "

@@ -27,7 +27,7 @@ class AddJob(Protocol):
     database's now. priority: smaller first. max_attempts: default 25. job_key: 1 to 512 characters; a second add
     replaces the waiting job, in the way of job_key_mode. flags: names a worker can be told to leave alone.
     connection: the caller's own open connection or cursor; the job is then part of its transaction.
-    Raises InvalidJobSpec, SchemaMissing, and psycopg's own errors.
+    Raises InvalidJobSpec, SchemaMissing, NotSupported for a missing privilege, and psycopg's own errors.
     """
 
     def __call__(
@@ -159,7 +159,12 @@ class Tasks:
         return register
 
     def include(self, other: Tasks) -> None:
-        """Work on the tasks of another registry too, those it has and those it will have. Raises DuplicateTask."""
+        """Work on the tasks of another registry too, those it has and those it will have.
+
+        Raises DuplicateTask, and InvalidHandler for what is no registry.
+        """
+        if not isinstance(other, Tasks):
+            raise InvalidHandler(f"include: expected a Tasks registry, got {type(other).__name__}; a Queue has .tasks")
         for task in other:
             self._check(task)
         if self is not other and self not in other._included_by:

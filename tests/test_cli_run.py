@@ -71,13 +71,15 @@ def test_a_schema_alone_moves_the_queue_within_its_own_database(folder: Path, mi
         ("jobs.inner:queue", ["no module 'jobs.inner'"]),
         ("jobs:nothing", ["no attribute 'nothing'", "it has queue, tasks"]),
         ("jobs:queue.nothing", ["no attribute 'queue.nothing'"]),
-        ("jobs:number", ["jobs:number", "int", "expected a Queue"]),
+        ("jobs:number", ["jobs:number is of type int, expected a Queue"]),
         ("broken:queue", ["imports 'no_such_module'", "broken.py, line 1"]),
         ("syntax:queue", ["cannot be imported", "syntax.py, line 2"]),
         ("raises:queue", ["ZeroDivisionError: division by zero", "raises.py, line 3"]),
         ("exits:queue", ["SystemExit: 5", "exits.py, line 1"]),
         ("lacks:queue", ["ImportError: cannot import name 'nothing'", "lacks.py, line 1"]),
         ("empty:queue", ["no task is registered"]),
+        ("twice:queue", ["DuplicateTask: task 'note' has a handler already", "twice.py, line 2"]),
+        ("nul:queue", ["null bytes"]),
     ],
 )
 def test_what_cannot_be_run(folder: Path, migrated_url: str, target: str, says: list[str]) -> None:
@@ -87,32 +89,46 @@ def test_what_cannot_be_run(folder: Path, migrated_url: str, target: str, says: 
         "raises": "def f():\n\n    1 / 0\nf()\n",
         "exits": "raise SystemExit(5)",
         "lacks": "from jobs import nothing",
+        "twice": "from jobs import queue\nqueue.task('note')(print)",
+        "nul": "\0",
         "empty": "from graphile_worker_py import Queue\nqueue = Queue()",
     }
     for name, text in modules.items():
         (folder / f"{name}.py").write_text(text)
-    assert_error(graphile("run", target, "--database", migrated_url, cwd=folder), 69, *says)
+    done = graphile("run", target, "--database", migrated_url, cwd=folder)
+    assert_error(done, 69, *says)
+    assert "importlib" not in done.stderr
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "says"),
     [
-        ["jobs"],
-        ["jobs:"],
-        [":queue"],
-        [".jobs:queue"],
-        ["jobs.py:queue"],
-        ["folder/jobs:queue"],
-        ["jobs:queue", "-c", "0"],
-        ["jobs:queue", "--poll-interval", "0"],
-        ["jobs:queue", "--poll-interval", "nan"],
-        ["jobs:queue", "--grace", "-1"],
-        ["jobs:queue", "--grace", "inf"],
-        ["jobs:queue", "--log-level", "loud"],
+        (["jobs"], "expected module:attribute"),
+        (["jobs:"], "expected module:attribute"),
+        ([":queue"], "expected module:attribute"),
+        ([".jobs:queue"], "expected module:attribute"),
+        (["jobs.py:queue"], "leave out the .py"),
+        (["folder/jobs:queue"], "expected module:attribute"),
+        (["jobs:queue", "-c", "abc"], "'abc' is not a valid integer."),
+        (["jobs:queue", "--log-level", "loud"], "'loud'"),
     ],
 )
-def test_how_run_is_not_called(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    assert_error(in_process(capsys, "run", *arguments), 2)
+def test_how_run_is_not_called(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
+    assert_error(in_process(capsys, "run", *arguments), 2, says)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("-c", "0", "concurrency: expected 1 to 10000, got 0"),
+        ("--poll-interval", "0", "poll_interval: expected 0.001 to 86400 seconds, got 0.0"),
+        ("--poll-interval", "nan", "poll_interval: expected 0.001 to 86400 seconds, got nan"),
+        ("--grace", "-1", "grace: expected 0 to 86400 seconds, got -1.0"),
+        ("--grace", "inf", "grace: expected 0 to 86400 seconds, got inf"),
+    ],
+)
+def test_numbers_a_worker_does_not_take(folder: Path, option: str, value: str, says: str) -> None:
+    assert_error(graphile("run", "jobs:queue", option, value, cwd=folder), 2, says)
 
 
 def test_a_module_that_needs_the_database_when_it_is_imported(folder: Path) -> None:

@@ -5,6 +5,7 @@ What becomes of them in forked processes is in test_forks.py.
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -200,12 +201,47 @@ def test_a_conninfo_nobody_can_read_is_refused_without_its_password(
     with pytest.raises(InvalidConninfo, match="libpq cannot read") as caught:
         Queue(conninfo)
     assert "sesame" not in str(caught.value)
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
     assert ("without +driver" in str(caught.value)) == ("+" in conninfo)
     if "\x00" not in conninfo and "\ud800" not in conninfo:
         monkeypatch.setenv("DATABASE_URL", conninfo)
         with Queue() as queue, pytest.raises(InvalidConninfo):
             queue.add_job("task")
+
+
+@pytest.mark.parametrize(
+    ("conninfo", "says"),
+    [
+        ("postgresql://user:ses@me@host/db", ": there is an @ in its host; in a URL write @, : and /"),
+        ("postgresql://user:ses/me@host/db", ": its port is not a number; in a URL write @, : and /"),
+        ("postgresql://user@::1/db", ": its port is not a number; .* IPv6 address in brackets"),
+        ("host=a,b@c port=1", ": there is an @ in its host$"),
+        ("host=localhost port=1,ses", ": its port is not a number$"),
+    ],
+)
+def test_a_host_or_port_that_is_none_is_refused_and_not_repeated(conninfo: str, says: str) -> None:
+    with pytest.raises(InvalidConninfo, match=f"libpq cannot read this connection string or URL{says}") as caught:
+        Queue(conninfo)
+    assert not re.search("ses|me@|::1", str(caught.value))
+
+
+@pytest.mark.parametrize("host", ["@abstract", "/tmp/a@b", "a,@b,/c@d", "::1", "[::1]"])  # noqa: S108 - a name only
+def test_hosts_that_may_be_such_are_not_refused(host: str) -> None:
+    Queue(f"host={host} port=,5432")
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("port=99999", 'invalid port number: "99999"'),
+        ("sslmode=maybe", 'invalid sslmode value: "maybe"'),
+        ("keepalives_idle=x", 'invalid integer value "x" for connection option "keepalives_idle"'),
+        ("connect_timeout=x", "bad value for connect_timeout: 'x'"),
+    ],
+)
+def test_a_setting_libpq_refuses_is_named(migrated_url: str, setting: str, says: str) -> None:
+    with pytest.raises(InvalidConninfo, match=f"^libpq refuses a connection setting: {says}"):
+        Queue(f"{migrated_url} {setting} hostaddr=127.0.0.1").add_job("task")
 
 
 @pytest.mark.parametrize("wrong", [5, b"dbname=x", ["dbname=x"], psycopg, ConnectionPool])

@@ -57,6 +57,10 @@ def test_the_demo_on_a_database_of_ours(database_url: str) -> None:
     done = graphile("demo", "--database", database_url, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert_balances(done.stdout)
+    said = " ".join(done.stdout.split())
+    name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
+    assert re.match(r"0\.0 s starting a mail server for the database given \d", said)
+    assert re.search(rf" ready: PostgreSQL \d+\.\d.*?, database {name}, schema graphile_worker_demo_", said)
     assert schemas(database_url) == ["public"]
 
 
@@ -66,11 +70,14 @@ def test_the_demo_on_a_server_of_its_own(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert_balances(done.stdout)
     assert max(map(len, done.stdout.splitlines())) <= 40
+    assert "starting a mail server and a PostgreSQL" in " ".join(done.stdout.split())
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_demo_leaves_nothing_behind(database_url: str, number: signal.Signals) -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, None])
+def test_a_demo_that_is_cut_short_says_so_and_leaves_nothing_behind(
+    database_url: str, end: signal.Signals | None
+) -> None:
     command = [*COMMAND, "demo", "--database", database_url]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=environment(), text=True, **pipes) as process:
@@ -79,11 +86,25 @@ def test_an_interrupted_demo_leaves_nothing_behind(database_url: str, number: si
             if "digest of" in line:
                 break
         assert len(schemas(database_url)) == 2
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 1
-    assert errors.split() == ["Error:", "interrupted"]
+        if end is None:
+            process.stdout.close()  # as `| head` does
+            process.wait(DEADLINE)
+        else:
+            process.send_signal(end)
+        assert process.stderr is not None
+        errors = process.stderr.read()
+    ends = {signal.SIGINT: (130, "Error: interrupted"), signal.SIGTERM: (143, "")}
+    closed = (1, "Error: standard output was closed before all was written")
+    assert (process.returncode, errors.strip()) == ends.get(end, closed)
     assert schemas(database_url) == ["public"]
+
+
+def test_a_demo_on_a_full_disk_stops(database_url: str) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    with open("/dev/full", "w") as full:
+        done = graphile("demo", "--database", database_url, stdout=full)
+    assert_error(done, 1, "No space left on device")
 
 
 def test_the_demo_does_not_touch_a_schema_that_exists(migrated_url: str) -> None:

@@ -6,12 +6,22 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from graphile_worker_py import Job, JobCompleted, JobFailed, JobLost, Queue, RunSummary, WorkerPool
+from graphile_worker_py import (
+    InvalidHandler,
+    Job,
+    JobCompleted,
+    JobFailed,
+    JobLost,
+    Queue,
+    RunSummary,
+    WorkerPool,
+)
 
 
 def fail(queue: Queue, error: BaseException | type[BaseException], **options: object) -> Job:
@@ -154,6 +164,12 @@ def test_an_outcome_of_a_job_somebody_else_took_changes_nothing(queue: Queue, db
         queue.force_unlock_workers(["somebody else"])
         queue.complete_jobs([job.id])
     assert [event.job.payload for event in lost] == ["succeed", "fail"]
+
+
+@pytest.mark.parametrize("wrong", [("JobFailed", print), (JobFailed, None), (Job, print), (Exception, print), ([], 5)])
+def test_what_is_no_event_or_no_function_is_no_subscription(wrong: tuple[Any, Any]) -> None:
+    with pytest.raises(InvalidHandler, match=r"^subscribe: expected one of the classes .*, JobLost, and a"):
+        Queue().events.subscribe(*wrong)
 
 
 def test_a_subscriber_that_raises_harms_nothing(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:

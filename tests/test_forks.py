@@ -146,6 +146,29 @@ def test_grandchildren_add_as_well(queue: Queue, tmp_path: Path, migrated_url: s
     assert payloads(queue) == [[0], [0], [1], [1], [2], [2], [3], [3], [4]]
 
 
+CLOSED = """
+import os, sys, threading
+from graphile_worker_py import Queue
+
+queue = Queue(sys.argv[1])
+queue.add_job("task", ["before"])
+queue.close()
+assert threading.active_count() == 1  # what Python would warn of
+child = os.fork()
+queue.add_job("task", ["after"])
+queue.close()
+if child:
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+def test_a_queue_that_is_closed_before_the_fork_leaves_no_thread(
+    queue: Queue, tmp_path: Path, migrated_url: str
+) -> None:
+    run(CLOSED, tmp_path, migrated_url)
+    assert payloads(queue) == [["after"], ["after"], ["before"]]
+
+
 GIVEN_POOL = """
 import os, sys
 from graphile_worker_py import NotSupported, Queue

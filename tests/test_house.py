@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("migrate",),
     ("_adding",),
     ("_database", "_service", "tasks", "events", "embedded"),
-    ("jobs", "_embedded_guard"),
+    ("jobs", "_conninfo", "_embedded_guard"),
     ("_payload",),
     ("errors", "_version"),
 )

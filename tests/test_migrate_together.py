@@ -296,7 +296,7 @@ def test_a_role_that_may_not_change_the_schema_is_told_whose_it_is(
     for function in (migrate.migrate, migrate.check):
         with pytest.raises(NotSupported, match=belongs) as caught:
             function(as_role)
-        assert isinstance(caught.value.__cause__, pg.InsufficientPrivilege)
+        assert "permission denied for schema" in str(caught.value)
     identifier = sql.Identifier(role)
     db.execute(sql.SQL("grant usage on schema graphile_worker to {}").format(identifier))
     db.execute(sql.SQL("grant select, insert on graphile_worker.migrations to {}").format(identifier))

@@ -15,7 +15,16 @@ import pytest
 from plain_sql import eventually
 from psycopg import sql
 
-from graphile_worker_py import InvalidJobSpec, InvalidSchemaName, Job, JobSpec, Queue, SchemaMissing, quick_add_job
+from graphile_worker_py import (
+    InvalidJobSpec,
+    InvalidSchemaName,
+    Job,
+    JobSpec,
+    NotSupported,
+    Queue,
+    SchemaMissing,
+    quick_add_job,
+)
 
 LATER = datetime(2031, 2, 3, 4, 5, 6, tzinfo=timezone.utc)
 SOONER = datetime(2030, 1, 1, tzinfo=timezone.utc)
@@ -275,6 +284,15 @@ def test_a_missing_schema_is_told_in_a_pipeline_too(database_url: str) -> None:
             with pytest.raises(SchemaMissing), connection.pipeline():
                 use(connection=connection)
             connection.rollback()
+
+
+def test_a_role_without_the_privilege_is_told_which_one_has_it(migrated_url: str) -> None:
+    expected = r"'graphile_worker' \(permission denied for .*\): connect as the role that installed it"
+    with Queue(psycopg.conninfo.make_conninfo(migrated_url, options="-c role=pg_monitor")) as queue:
+        for use in uses(queue):
+            with pytest.raises(NotSupported, match=expected) as caught:
+                use()
+            assert isinstance(caught.value.__cause__, psycopg.errors.InsufficientPrivilege)
 
 
 def test_the_schema_may_come_from_the_environment(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

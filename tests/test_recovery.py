@@ -49,6 +49,11 @@ def test_a_pool_lives_in_the_table_as_long_as_it_runs(queue: Queue, db: psycopg.
     assert rows(db, LIVING) == []
 
 
+def test_a_pool_may_do_without_the_table(migrated_url: str) -> None:
+    with Queue(f"{migrated_url} options='-c role=pg_monitor'") as queue:  # which may not use the schema
+        heart(queue, "pool-x")
+
+
 def test_the_jobs_of_a_killed_worker_come_back(
     daemon: Callable[..., Daemon], folder: Path, queue: Queue, pools: Pools, db: psycopg.Connection
 ) -> None:

@@ -356,6 +356,11 @@ def test_registries_may_include_each_other_themselves_and_twice(tasks: Tasks) ->
     assert list(tasks) == list(other) == [task]
 
 
+def test_what_is_no_registry_is_not_included(tasks: Tasks) -> None:
+    with pytest.raises(InvalidHandler, match=r"^include: expected a Tasks registry, got Queue; a Queue has \.tasks"):
+        Queue().include(Queue())
+
+
 # Handles.
 
 

@@ -27,7 +27,6 @@ import app
 import attrs
 import psycopg
 from psycopg import sql
-from rich.console import Console
 
 from graphile_worker_py import Job, JobInfo, NotSupported, Queue, WorkerPool
 from graphile_worker_py.embedded import EmbeddedPostgres
@@ -38,7 +37,7 @@ except ModuleNotFoundError as error:
     raise NotSupported("the demo needs a mail server: pip install 'graphile-worker-py[demo]'") from error
 
 from reckoning import compare, out_of_order, too_early, unbalanced, wrongly_failed
-from story import Story
+from story import Screen, Story
 
 MAILBOX = Path(__file__).with_name("messages.mbox")
 SECONDS_PER_MESSAGE = 0.04
@@ -76,24 +75,28 @@ def read_messages(path: Path = MAILBOX) -> list[app.Message]:
 
 
 @contextmanager
-def installed(queue: Queue, database: str | None, schema: str | None) -> Iterator[None]:
-    """Give the queue a schema of its own, on a server of its own if none is named; both are removed at the end."""
+def installed(queue: Queue, database: str | None, schema: str | None) -> Iterator[str]:
+    """Give the queue a schema of its own, on a server of its own if none is named; both are removed at the end.
+
+    Yields what to call this place.
+    """
     schema = schema or f"graphile_worker_demo_{secrets.token_hex(4)}"
     with ExitStack() as stack:
         if not database:
             database = stack.enter_context(EmbeddedPostgres()).url
         queue.point_at(database, schema=schema)
         stack.callback(queue.close)
-        change(database, "create schema {}", schema)  # fails if it exists, so what is dropped below is ours
+        where = change(database, "create schema {}", schema)  # fails if it exists, so what is dropped below is ours
         stack.callback(change, database, "drop schema {} cascade", schema)
         queue.migrate()
-        yield
+        yield f"{where}, schema {schema}"
 
 
-def change(database: str, statement: str, schema: str) -> None:
-    """Run a statement about a schema."""
+def change(database: str, statement: str, schema: str) -> str:
+    """Run a statement about a schema; return the server's version and the database's name."""
     with psycopg.connect(database) as connection:
         connection.execute(sql.SQL(statement).format(sql.Identifier(schema)))
+        return f"PostgreSQL {connection.info.parameter_status('server_version')}, database {connection.info.dbname}"
 
 
 @attrs.frozen
@@ -114,6 +117,7 @@ def play(messages: list[app.Message], story: Story, stopping: threading.Event) -
     for draft in DRAFTS:
         story.added(app.announce(draft), otherwise="replaced")
     for message in messages:
+        story.check()
         story.notified(app.notify(message), message["to"])
         if stopping.wait(SECONDS_PER_MESSAGE):
             break
@@ -130,6 +134,7 @@ def play_until_done(messages: list[app.Message], story: Story) -> Played:
         finally:
             stopping.set()
     while time.monotonic() < deadline and any(job.id != played.invited.id for job in app.queue.jobs()):
+        story.check()
         time.sleep(0.1)
     return played
 
@@ -152,13 +157,15 @@ def main(database: str | None, schema: str | None = None) -> list[str]:
     """Run the demo and return what went wrong, one sentence each: [] when every message is accounted for."""
     logging.getLogger("graphile_worker_py").addHandler(logging.NullHandler())  # the story tells what happens
     server = MailServer(busy=BUSY, unknown={INVITATION["to"]})
-    story = Story(Console(), server)
+    story = Story(Screen(), server)
     story.subscribe(app.queue)
-    story.tell("the database and the mail server are started")
-    with installed(app.queue, database, schema), running(server) as app.smtp_server:
+    story.tell(f"starting a mail server {'for the database given' if database else 'and a PostgreSQL'}")
+    with installed(app.queue, database, schema) as where, running(server) as app.smtp_server:
+        story.tell(f"ready: {where}")
         with WorkerPool(app.queue, 4, poll_interval=0.25, helper_threads=8), story.shown():
             played = play_until_done(read_messages(), story)
         failed = list(app.queue.jobs(state="failed"))
+    story.check()
     problems = judge(played, failed, server, story)
     for line in problems or [f"Every message of {MAILBOX.name} arrived, and none twice."]:
         story.say(line)

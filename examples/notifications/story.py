@@ -28,6 +28,14 @@ SUMMARY = {
 }
 
 
+class Screen(Console):
+    """A console that says so when nobody reads it any more, where rich would end the thread it is in."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error that is being handled."""
+        raise  # noqa: PLE0704 - called while it is
+
+
 class Story:
     """Counts jobs and says what becomes of them. On a terminal a table by person is kept up to date below the lines."""
 
@@ -38,6 +46,7 @@ class Story:
         self._console = console
         self._server = server
         self._began = time.monotonic()
+        self._unheard: OSError | None = None
 
     def subscribe(self, queue: Queue) -> None:
         """Listen to what the worker does."""
@@ -84,8 +93,16 @@ class Story:
         self.count("lost")
 
     def tell(self, what: str) -> None:
-        """Write a line with the seconds since the beginning."""
-        self.say(f"{time.monotonic() - self._began:5.1f} s  {what}")
+        """Write a line with the seconds since the beginning; what goes wrong is kept for `check`."""
+        try:
+            self.say(f"{time.monotonic() - self._began:5.1f} s  {what}")
+        except OSError as error:
+            self._unheard = error
+
+    def check(self) -> None:
+        """Raise what went wrong when a line was written, in whichever thread; the story needs a reader."""
+        if self._unheard is not None:
+            raise self._unheard
 
     def say(self, line: str) -> None:
         """Write a line."""

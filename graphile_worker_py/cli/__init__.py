@@ -58,7 +58,7 @@ def _closed_output_is_an_error() -> Iterator[None]:
         raise click.ClickException("standard output was closed before all was written") from error
 
 
-@click.group(cls=_Commands, invoke_without_command=True)
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name=NAME)
 @_options.debug_option
 @click.pass_context

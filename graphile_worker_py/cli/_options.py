@@ -35,7 +35,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ExitCode(enum.IntEnum):
-    """What a command ends with; MEANINGS says when. 57 is that of Node's worker, 69 and 75 are from sysexits.h."""
+    """What a command ends with; MEANINGS says when.
+
+    57 is that of Node's worker, 69 and 75 are from sysexits.h, 130 and 143 what a shell says of the two signals.
+    """
 
     OK = 0
     FAILED = 1
@@ -45,6 +48,8 @@ class ExitCode(enum.IntEnum):
     TOO_NEW = 57
     NOT_THERE = 69
     UNFINISHED = 75
+    INTERRUPTED = 130
+    TERMINATED = 143
 
 
 MEANINGS = {
@@ -56,6 +61,8 @@ MEANINGS = {
     ExitCode.TOO_NEW: "The schema has a breaking migration that this version does not know, or got it just now.",
     ExitCode.NOT_THERE: "Something needed is not there: the module or attribute to run, a task, an extra, a privilege.",
     ExitCode.UNFINISHED: "Handlers still ran when the grace was over; their jobs were given back.",
+    ExitCode.INTERRUPTED: "Interrupted (SIGINT); not for run.",
+    ExitCode.TERMINATED: "Told to end (SIGTERM); not for run.",
 }
 
 # The first class that fits.
@@ -68,6 +75,8 @@ CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (SchemaTooOld, ExitCode.NO_SCHEMA),
     (NotSupported, ExitCode.NOT_THERE),
     (UnknownTask, ExitCode.NOT_THERE),
+    (psycopg.errors.InsufficientPrivilege, ExitCode.NOT_THERE),
+    (click.Abort, ExitCode.INTERRUPTED),
 )
 
 # Connection exceptions, wrong user or password, no such database, too many connections, the server shuts down.
@@ -82,9 +91,13 @@ class NotThere(click.ClickException):
 
 @attrs.define
 class Settings:
-    """What was asked of all commands alike, before or after the command's name."""
+    """What was asked of all commands alike, before or after the command's name.
+
+    `unnamed`: neither an argument, DATABASE_URL nor a PG* variable says which database.
+    """
 
     debug: bool = False
+    unnamed: bool = False
 
 
 class _Formatter(click.HelpFormatter):
@@ -99,9 +112,13 @@ class _Context(click.Context):
 
 
 class Epilog(click.Command):
-    """A command whose --help ends with the exit codes."""
+    """A command whose --help ends with the exit codes, and whose description is not cut in a list of commands."""
 
     context_class = _Context
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """Return the first sentence, however long."""
+        return super().get_short_help_str(limit=1000)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the exit codes, wrapped to the terminal."""
@@ -123,15 +140,31 @@ debug_option = click.option(
 )
 
 
-def shared_options(function: F) -> F:
-    """Add --database, --schema and --debug to a command."""
+def shared_options(
+    *,
+    else_database: str = "DATABASE_URL, else libpq's PG* variables",
+    else_schema: str = "GRAPHILE_WORKER_SCHEMA, else graphile_worker",
+) -> Callable[[F], F]:
+    """Add --database, --schema and --debug to a command; what it takes where the first two are not given is said."""
     database = click.option(
-        "--database", metavar="URL", help="Connection string or URL; else DATABASE_URL, else libpq's PG* variables."
+        "--database", metavar="URL", callback=_note_database, help=f"Connection string or URL; else {else_database}."
     )
     schema = click.option(
-        "--schema", metavar="NAME", help="Schema of the tables; else GRAPHILE_WORKER_SCHEMA, else graphile_worker."
+        "--schema", metavar="NAME", callback=_not_empty, help=f"Schema of the tables; else {else_schema}."
     )
-    return database(schema(debug_option(function)))
+    return lambda function: database(schema(debug_option(function)))
+
+
+def _note_database(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    named = [name for name, text in os.environ.items() if text and (name == "DATABASE_URL" or name.startswith("PG"))]
+    context.obj.unnamed = value is None and not named
+    return _not_empty(context, parameter, value)
+
+
+def _not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value == "":
+        raise click.BadParameter("is empty; name one, or leave the option out")
+    return value
 
 
 def exit_with(run: Callable[[], object], settings: Settings) -> NoReturn:
@@ -150,10 +183,13 @@ def exit_with(run: Callable[[], object], settings: Settings) -> NoReturn:
 
 def report(error: BaseException, settings: Settings) -> ExitCode:
     """Write one line about an error to standard error, after its traceback if wanted, and return its exit code."""
+    hint = (
+        " (DATABASE_URL is not set; libpq's defaults were used)" if settings.unnamed and _is_unreachable(error) else ""
+    )
     with contextlib.suppress(OSError, AttributeError):  # standard error may be closed, or never have been open
         if settings.debug:
             traceback.print_exception(error)
-        print(f"Error: {describe(error)}", file=sys.stderr, flush=True)
+        print(f"Error: {describe(error)}{hint}", file=sys.stderr, flush=True)
     return exit_code(error)
 
 

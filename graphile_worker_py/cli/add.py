@@ -87,7 +87,7 @@ def _source(text: str) -> str:
 @click.option(
     "--flag", "flags", metavar="FLAG", multiple=True, help="Workers can be told to leave it alone. Repeatable."
 )
-@shared_options
+@shared_options()
 def command(
     *,
     identifier: str,
@@ -104,7 +104,8 @@ def command(
 ) -> None:
     """Add a job for the task IDENTIFIER, and print the job's id.
 
-    PAYLOAD is JSON; - reads it from standard input, @FILE from a file. A list makes a batch job.
+    PAYLOAD is JSON; - reads it from standard input, @FILE from a file; a negative number goes after --. A list makes a
+    batch job.
     """
     job = quick_add_job(
         database,
@@ -119,4 +120,8 @@ def command(
         job_key_mode=job_key_mode,
         flags=flags,
     )
-    click.echo(job.id)
+    try:
+        sys.stdout.write(f"{job.id}\n")
+        sys.stdout.flush()
+    except (OSError, AttributeError) as error:  # it may be full or closed, or never have been open
+        raise click.ClickException(f"job {job.id} was added, but its id could not be printed") from error

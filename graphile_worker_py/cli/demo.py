@@ -11,19 +11,20 @@ from pathlib import Path
 
 import click
 
-from graphile_worker_py.cli._options import Epilog, NotThere, shared_options
+from graphile_worker_py.cli._options import Epilog, ExitCode, NotThere, shared_options
 
 
 @click.command("demo", cls=Epilog)
-@shared_options
+@shared_options(else_database="DATABASE_URL, else a server of its own", else_schema="one with a random name")
 def command(*, database: str | None, schema: str | None) -> None:
     """Deliver the mail of a small chat, and count whether all of it arrived.
 
-    Without --database or DATABASE_URL a PostgreSQL is started for it, with one the demo has a schema of its own
-    (--schema names it) and drops it at the end.
+    Without --database or DATABASE_URL a PostgreSQL is started for it. In any case the demo makes a schema of its own,
+    and drops it at the end.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler)  # so that it leaves nothing behind
+    # So that it leaves nothing behind; SIGINT too, which may have been ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(ExitCode.TERMINATED))
     sys.path.insert(0, str(find_example()))
     problems = importlib.import_module("demo").main(database or os.environ.get("DATABASE_URL"), schema)
     if problems:

@@ -11,7 +11,7 @@ from graphile_worker_py.cli._options import Epilog, shared_options
 
 @click.command("migrate", cls=Epilog)
 @click.option("--sql", is_flag=True, help="Print the SQL of a fresh install instead of running it; needs no database.")
-@shared_options
+@shared_options()
 def command(*, sql: bool, database: str | None, schema: str | None) -> None:
     """Install the schema, or bring it up to date.
 

@@ -13,17 +13,18 @@ import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 from typing import NoReturn
 
 import click
 import psycopg
 
-from graphile_worker_py import Job, MigrationError, Queue, Tasks, WorkerPool
+from graphile_worker_py import GraphileWorkerError, Job, MigrationError, Queue, Tasks, WorkerPool
 from graphile_worker_py.cli._options import Epilog, ExitCode, NotThere, report, shared_options
 
 logger = logging.getLogger(__name__)
 
-LONGEST = 86_400.0  # seconds; threads cannot wait for ever
+NOT_THEIRS = (f"{Path(__file__).parents[1]}{os.sep}", str(importlib.__file__), "<frozen")  # code on the way to a module
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -37,16 +38,17 @@ def check_target(context: click.Context, parameter: click.Parameter, text: str) 
     return module, attribute
 
 
-def check_seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
-    """Return the seconds if threads can wait for so long; raise click.BadParameter otherwise, for NaN too."""
-    if not 0 <= value <= LONGEST or (value == 0 and parameter.name == "poll_interval"):
-        raise click.BadParameter(f"expected more than 0 and at most {LONGEST:.0f} seconds")
-    return value
-
-
 @click.command("run", cls=Epilog)
 @click.argument("target", metavar="MODULE:ATTRIBUTE", callback=check_target)
-@click.option("-c", "--concurrency", type=click.IntRange(1, 1000), default=8, show_default=True, help="Jobs at a time.")
+@click.option(
+    "-c",
+    "--concurrency",
+    metavar="N",
+    type=int,
+    default=8,
+    show_default=True,
+    help="Jobs at a time.",
+)
 @click.option("--once", is_flag=True, help="Run what is ready, print a summary, and end.")
 @click.option(
     "--poll-interval",
@@ -54,7 +56,6 @@ def check_seconds(context: click.Context, parameter: click.Parameter, value: flo
     type=float,
     default=2.0,
     show_default=True,
-    callback=check_seconds,
     help="Seconds between looks when nothing wakes it.",
 )
 @click.option(
@@ -63,7 +64,6 @@ def check_seconds(context: click.Context, parameter: click.Parameter, value: flo
     type=float,
     default=30.0,
     show_default=True,
-    callback=check_seconds,
     help="Seconds that running jobs get after the signal to stop.",
 )
 @click.option(
@@ -81,7 +81,10 @@ def check_seconds(context: click.Context, parameter: click.Parameter, value: flo
     show_default=True,
     help="What to log to standard error: debug, info, warning or error.",
 )
-@shared_options
+@shared_options(
+    else_database="that of the queue; of a registry, DATABASE_URL or PG*",
+    else_schema="that of the queue; of a registry, GRAPHILE_WORKER_SCHEMA or graphile_worker",
+)
 @click.pass_context
 def command(
     context: click.Context,
@@ -107,6 +110,7 @@ def command(
         signal.signal(number, signal.default_int_handler)
     try:
         queue = find_queue(*target, database=database, schema=schema)
+        context.obj.unnamed &= queue.database.source is None
         set_up_logging(log_level)
         pool = WorkerPool(queue, concurrency, poll_interval=poll_interval, grace=grace, forbidden_flags=forbidden_flags)
     except KeyboardInterrupt:
@@ -144,7 +148,7 @@ def end_at_once(pool: WorkerPool, jobs: list[Job], code: ExitCode) -> NoReturn:
     try:
         pool.release(jobs)
         logger.error("given back while their handlers still ran: %s", names)
-    except psycopg.Error as error:
+    except (psycopg.Error, GraphileWorkerError) as error:
         logger.error("these jobs still run and stay locked, for they could not be given back: %s: %s", names, error)
     logging.shutdown()
     sys.stdout.flush()
@@ -165,11 +169,10 @@ def find_queue(module: str, attribute: str, *, database: str | None, schema: str
         queue.include(found)
         return queue
     if not isinstance(found, Queue):
-        raise NotThere(f"{module}:{attribute} is a {type(found).__name__}, expected a Queue or a Tasks registry")
+        raise NotThere(f"{module}:{attribute} is of type {type(found).__name__}, expected a Queue or a Tasks registry")
     if database or schema:
         # A schema alone moves the queue within the database it has.
-        here = found.database
-        found.point_at(database or here._given or here._conninfo, schema=schema)
+        found.point_at(database or found.database.source, schema=schema)
     return found
 
 
@@ -204,6 +207,6 @@ def load(module: str) -> object:
 
 
 def where(error: BaseException) -> str:
-    """Return the place that raised an error, in parentheses."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""
+    """Return the place in somebody else's code that raised an error, in parentheses."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(NOT_THEIRS)]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

@@ -23,12 +23,10 @@ import socket
 import time
 from collections.abc import Callable
 
-import psycopg
-
 from graphile_worker_py._database import Database
 from graphile_worker_py._service import Service
 from graphile_worker_py._version import __version__
-from graphile_worker_py.errors import SchemaMissing
+from graphile_worker_py.errors import NotSupported, SchemaMissing
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +84,7 @@ class Heart(Service):
         }
         try:
             self._database.run("register_pool", entry)
-        except (SchemaMissing, psycopg.errors.InsufficientPrivilege):
+        except (SchemaMissing, NotSupported):
             logger.info("no table of living pools here: jobs of a worker that vanishes are freed after four hours")
             self._on_alive(math.inf)
             return
