@@ -22,6 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("cli.add", "cli.demo", "cli.migrate", "cli.run"),
+    ("cli._supervisor",),
     ("cli._options",),
     ("",),
     ("worker.pool",),

@@ -84,7 +84,7 @@ def test_an_installed_package_is_its_own_copy(environment: Path, tmp_path: Path)
 
 
 def test_the_version_is_said_once(environment: Path, tmp_path: Path) -> None:
-    source = (ROOT / "graphile_worker_py" / "__init__.py").read_text("utf-8")
+    source = (ROOT / "graphile_worker_py" / "_version.py").read_text("utf-8")
     (version,) = re.findall(r'(?m)^__version__ = "(.+?)"', source)
     assert version not in (ROOT / "pyproject.toml").read_text("utf-8")
     assert version in run(environment / "bin" / "graphile-worker-py", "--version", cwd=tmp_path)

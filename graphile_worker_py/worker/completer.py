@@ -19,6 +19,7 @@ import psycopg
 
 from graphile_worker_py._database import PASSING, Database
 from graphile_worker_py._service import Service
+from graphile_worker_py.errors import GraphileWorkerError
 from graphile_worker_py.events import Events, JobCompleted, JobFailed, JobLost
 from graphile_worker_py.jobs import Job, Kind, Outcome
 
@@ -126,7 +127,7 @@ class Completer(Service):
         freeing = [o.job.id for o in outcomes if o.frees_queue and o.job.job_queue_id is not None]
         try:
             rows = self._database.run("finish_jobs", {"freeing": freeing, **self._claimed(outcomes)})
-        except psycopg.Error as error:
+        except (psycopg.Error, GraphileWorkerError) as error:
             if isinstance(error, PASSING):
                 raise
             if len(outcomes) > 1:
@@ -145,7 +146,7 @@ class Completer(Service):
             return []
         try:
             return self._record(outcomes)
-        except psycopg.Error as error:
+        except (psycopg.Error, GraphileWorkerError) as error:
             if isinstance(error, PASSING):
                 raise
             if len(outcomes) > 1:

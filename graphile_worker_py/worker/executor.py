@@ -148,7 +148,7 @@ class JobContext:
         self._helped.append(future)
         return future
 
-    def wait_for_helpers(self) -> None:
+    def _wait_for_helpers(self) -> None:
         """Wait until all that was submitted has ended; the worker does so when the handler has returned."""
         while pending := [future for future in self._helped if not future.done()]:
             wait_for(pending)
@@ -194,7 +194,7 @@ def _called(task: Task[Any, Any], payload: object, context: JobContext | None) -
     try:
         return contextvars.Context().run(task.handler, payload, context)
     finally:
-        context.wait_for_helpers()
+        context._wait_for_helpers()
 
 
 def _settle(items: int | None, result: object) -> None:
