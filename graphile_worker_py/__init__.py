@@ -1,11 +1,14 @@
 """A job queue for Python threads on PostgreSQL, in the tables of Graphile Worker."""
 
 from graphile_worker_py._version import __version__
+from graphile_worker_py.cron.crontab import CronItem
 from graphile_worker_py.errors import (
     BatchResultMismatch,
+    CrontabProblem,
     DuplicateTask,
     GraphileWorkerError,
     InvalidConninfo,
+    InvalidCrontab,
     InvalidHandler,
     InvalidJobSpec,
     InvalidSchemaName,
@@ -26,9 +29,12 @@ from graphile_worker_py.worker.pool import WorkerPool
 __all__ = [
     "AddJob",
     "BatchResultMismatch",
+    "CronItem",
+    "CrontabProblem",
     "DuplicateTask",
     "GraphileWorkerError",
     "InvalidConninfo",
+    "InvalidCrontab",
     "InvalidHandler",
     "InvalidJobSpec",
     "InvalidSchemaName",

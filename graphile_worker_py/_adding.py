@@ -86,7 +86,7 @@ def add_chunk(database: Database, connection: Connection, specs: list[JobSpec], 
     jobs: dict[int, Job] = {}
     wanted = list(range(len(specs)))
     for _ in range(MOST_TRIES):
-        text = "[" + ",".join(_record(specs[position]) for position in wanted) + "]"
+        text = "[" + ",".join(record(specs[position]) for position in wanted) + "]"
         rows = database.run_on(connection, "add_jobs", {"specs": text, "preserve_run_at": preserve_run_at})
         jobs.update(_matched(specs, wanted, rows))
         wanted = [position for position in wanted if position not in jobs]
@@ -108,7 +108,7 @@ def _matched(specs: list[JobSpec], positions: list[int], rows: list[tuple[Any, .
             yield position, Job(spec.identifier, spec.queue_name, row[0], row[1], payload, *row[3:])
 
 
-def _record(spec: JobSpec) -> str:
+def record(spec: JobSpec) -> str:
     """Return a spec as a JSON object for json_to_recordset; its payload is spliced in as the text it already is."""
     head = f'{{"identifier":{_quoted(spec.identifier)}'
     fields: dict[str, object] = {}

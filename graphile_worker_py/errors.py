@@ -4,6 +4,7 @@
     ├── InvalidJobSpec(ValueError)      which argument, and what was wrong with it
     ├── InvalidSchemaName(ValueError)   a name PostgreSQL would refuse or truncate
     ├── InvalidConninfo(ValueError)     a connection string libpq cannot read, or a setting it refuses
+    ├── InvalidCrontab(ValueError)      file, line, column, and what was expected there
     ├── UnknownTask(LookupError)        no handler, or no task at all, is registered
     ├── DuplicateTask(ValueError)       one identifier, two handlers
     ├── InvalidHandler(TypeError)       a function that cannot work on a job, or what is none
@@ -18,6 +19,9 @@ psycopg's own errors pass through untouched. Messages never hold payloads or pas
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
 
 
 class GraphileWorkerError(Exception):
@@ -34,6 +38,35 @@ class InvalidSchemaName(GraphileWorkerError, ValueError):
 
 class InvalidConninfo(GraphileWorkerError, ValueError):
     """Refuse what libpq cannot read or does not take; the string itself is not repeated, it may hold a password."""
+
+
+class CrontabProblem(NamedTuple):
+    """One thing that is wrong in a crontab: line and column count from 1, `text` is the line.
+
+    In `text` the letters and digits of a payload are masked, for it may hold secrets; str() is the whole message, with
+    a caret below the place.
+    """
+
+    file: str
+    line: int
+    column: int
+    message: str
+    text: str
+
+    def __str__(self) -> str:
+        shown = "".join(letter if letter.isprintable() or letter == "\t" else "?" for letter in self.text)
+        start = max(0, self.column - 80)
+        before = "".join("\t" if letter == "\t" else " " for letter in shown[start : self.column - 1])
+        place = f"{self.file}:{self.line}:{self.column}"
+        return f"{place}: {self.message}\n    {shown[start : self.column + 79]}\n    {before}^"
+
+
+class InvalidCrontab(GraphileWorkerError, ValueError):
+    """Refuse a crontab, or an item of one; `problems` are all that are in a file, each with its place."""
+
+    def __init__(self, message: str, problems: Iterable[CrontabProblem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
 
 
 class UnknownTask(GraphileWorkerError, LookupError):

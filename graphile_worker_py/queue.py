@@ -18,6 +18,7 @@ from psycopg_pool import ConnectionPool
 from graphile_worker_py import migrate as migrations
 from graphile_worker_py._adding import add_chunk, add_one, chunks, moment
 from graphile_worker_py._database import DEFAULT_SCHEMA, Database, all_or_nothing
+from graphile_worker_py.cron.crontab import CronItem
 from graphile_worker_py.errors import InvalidJobSpec
 from graphile_worker_py.events import Events
 from graphile_worker_py.jobs import (
@@ -80,6 +81,7 @@ class Queue:
         self.tasks = Tasks()
         self.tasks.bind(self.add_job)
         self.task = self.tasks.task
+        self.cron = self.tasks.cron
         self.events = Events()
         self.database = self._connected_to(
             database, schema if schema is not None else os.environ.get("GRAPHILE_WORKER_SCHEMA") or DEFAULT_SCHEMA
@@ -299,6 +301,7 @@ class Queue:
         grace: float = 30.0,
         helper_threads: int | None = None,
         forbidden_flags: FlagSource = None,
+        crontab: str | os.PathLike[str] | Iterable[CronItem] | None = None,
     ) -> list[Job]:
         """Work until SIGTERM or SIGINT; the arguments, and what is returned, are those of WorkerPool and its run()."""
         from graphile_worker_py.worker.pool import WorkerPool
@@ -310,6 +313,7 @@ class Queue:
             grace=grace,
             helper_threads=helper_threads,
             forbidden_flags=forbidden_flags,
+            crontab=crontab,
         ).run()
 
     def run_once(

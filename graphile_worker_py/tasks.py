@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timedelta
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from datetime import datetime, timedelta, tzinfo
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
+from graphile_worker_py.cron.crontab import CronItem, check_identifiers
 from graphile_worker_py.errors import DuplicateTask, InvalidHandler, UnknownTask
 from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec
 
@@ -116,6 +117,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[Any, Any]] = {}
+        self._cron_items: list[CronItem] = []
         self._included_by: list[Tasks] = []
         self._add_job: AddJob | None = None
 
@@ -158,10 +160,55 @@ class Tasks:
 
         return register
 
-    def include(self, other: Tasks) -> None:
-        """Work on the tasks of another registry too, those it has and those it will have.
+    def cron(
+        self,
+        pattern: str,
+        payload: Any = None,
+        *,
+        identifier: str | None = None,
+        backfill: timedelta = timedelta(0),
+        tz: str | tzinfo | None = None,
+        queue_name: str | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        job_key: str | None = None,
+        job_key_mode: Literal["replace", "preserve_run_at"] | None = None,
+    ) -> Callable[[Task[P, R]], Task[P, R]]:
+        """Add a job for a task by the clock: `@cron("0 4 * * *")` above `@task`, and several times if need be.
 
-        Raises DuplicateTask, and InvalidHandler for what is no registry.
+        The arguments are those of CronItem; worker pools see to it. Raises InvalidCrontab, also for an identifier
+        (the task's own, unless given) that another item has.
+        """
+
+        def schedule(task: Task[P, R]) -> Task[P, R]:
+            if not isinstance(task, Task):
+                raise InvalidHandler("@cron needs a task: write it above the @task of the handler")
+            item = CronItem(
+                pattern,
+                task.identifier,
+                payload,
+                identifier=task.identifier if identifier is None else identifier,
+                backfill=backfill,
+                tz=tz,
+                queue_name=queue_name,
+                priority=priority,
+                max_attempts=max_attempts,
+                job_key=job_key,
+                job_key_mode=job_key_mode,
+            )
+            self._schedule([item])
+            return task
+
+        return schedule
+
+    def cron_items(self) -> list[CronItem]:
+        """Return what the cron decorators asked for."""
+        return list(self._cron_items)
+
+    def include(self, other: Tasks) -> None:
+        """Work on the tasks of another registry too, those it has and those it will have, by the clock too.
+
+        Raises DuplicateTask, InvalidCrontab, and InvalidHandler for what is no registry.
         """
         if not isinstance(other, Tasks):
             raise InvalidHandler(f"include: expected a Tasks registry, got {type(other).__name__}; a Queue has .tasks")
@@ -169,6 +216,7 @@ class Tasks:
             self._check(task)
         if self is not other and self not in other._included_by:
             other._included_by.append(self)
+        self._schedule(other.cron_items())
         for task in other:
             self._register(task)
 
@@ -205,6 +253,14 @@ class Tasks:
             if registry._add_job is not None:
                 task.bind(registry._add_job)
         return task
+
+    def _schedule(self, items: list[CronItem]) -> None:
+        together = {
+            registry: check_identifiers({id(item): item for item in [*registry._cron_items, *items]}.values())
+            for registry in self._reached()
+        }
+        for registry, checked in together.items():
+            registry._cron_items = checked
 
     def _check(self, task: Task[Any, Any]) -> None:
         for registry in self._reached():

@@ -22,6 +22,7 @@ import psycopg
 from graphile_worker_py import (
     GraphileWorkerError,
     InvalidConninfo,
+    InvalidCrontab,
     InvalidJobSpec,
     InvalidSchemaName,
     NotSupported,
@@ -55,7 +56,7 @@ class ExitCode(enum.IntEnum):
 MEANINGS = {
     ExitCode.OK: "All is well; a worker was told to stop (SIGTERM, SIGINT) and did.",
     ExitCode.FAILED: "The work failed: jobs of run --once for good, the demo's comparison; or any other error.",
-    ExitCode.USAGE: "The command line is wrong: an option, a payload, a time, a connection string.",
+    ExitCode.USAGE: "The command line is wrong: an option, a payload, a time, a connection string; or a crontab is.",
     ExitCode.UNREACHABLE: "The database cannot be reached, does not let us in, or went away.",
     ExitCode.NO_SCHEMA: "The schema is missing, or too old: run migrate.",
     ExitCode.TOO_NEW: "The schema has a breaking migration that this version does not know, or got it just now.",
@@ -69,6 +70,7 @@ MEANINGS = {
 CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (InvalidJobSpec, ExitCode.USAGE),
     (InvalidConninfo, ExitCode.USAGE),
+    (InvalidCrontab, ExitCode.USAGE),
     (InvalidSchemaName, ExitCode.USAGE),
     (SchemaTooNew, ExitCode.TOO_NEW),
     (SchemaMissing, ExitCode.NO_SCHEMA),
@@ -203,7 +205,9 @@ def exit_code(error: BaseException) -> ExitCode:
 
 
 def describe(error: BaseException) -> str:
-    """Return what went wrong, and what to do about it, in one line."""
+    """Return what went wrong, and what to do about it, in one line; only a crontab's mistakes are shown with theirs."""
+    if isinstance(error, InvalidCrontab):
+        return str(error)
     if isinstance(error, click.UsageError) and error.ctx is not None:
         text = f"{error.format_message()} (see {error.ctx.command_path} --help)"
     elif isinstance(error, click.ClickException):

@@ -19,7 +19,7 @@ from typing import NoReturn
 import click
 import psycopg
 
-from graphile_worker_py import GraphileWorkerError, Job, MigrationError, Queue, Tasks, WorkerPool
+from graphile_worker_py import GraphileWorkerError, InvalidCrontab, Job, MigrationError, Queue, Tasks, WorkerPool
 from graphile_worker_py.cli._options import Epilog, ExitCode, NotThere, report, shared_options
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,11 @@ def check_target(context: click.Context, parameter: click.Parameter, text: str) 
     help="Leave jobs with this flag alone. Repeatable.",
 )
 @click.option(
+    "--crontab",
+    metavar="FILE",
+    help="Add jobs by the clock, as this file says; else ./crontab, if there is one. Read again at SIGHUP.",
+)
+@click.option(
     "--log-level",
     metavar="LEVEL",
     type=click.Choice(["debug", "info", "warning", "error"]),
@@ -95,6 +100,7 @@ def command(
     poll_interval: float,
     grace: float,
     forbidden_flags: tuple[str, ...],
+    crontab: str | None,
     log_level: str,
     database: str | None,
     schema: str | None,
@@ -112,14 +118,21 @@ def command(
         queue = find_queue(*target, database=database, schema=schema)
         context.obj.unnamed &= queue.database.source is None
         set_up_logging(log_level)
-        pool = WorkerPool(queue, concurrency, poll_interval=poll_interval, grace=grace, forbidden_flags=forbidden_flags)
+        pool = WorkerPool(
+            queue,
+            concurrency,
+            poll_interval=poll_interval,
+            grace=grace,
+            forbidden_flags=forbidden_flags,
+            crontab=find_crontab(crontab, once=once),
+        )
     except KeyboardInterrupt:
         return ExitCode.OK
     try:
         code = work(pool, once=once)
     except KeyboardInterrupt:
         code = ExitCode.OK
-    except MigrationError as error:
+    except (MigrationError, InvalidCrontab) as error:
         code = report(error, context.obj)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # it is ending already
@@ -127,6 +140,15 @@ def command(
         end_at_once(pool, jobs, code or ExitCode.UNFINISHED)
     queue.close()
     return code
+
+
+def find_crontab(path: str | None, *, once: bool) -> str | None:
+    """Return the path of the crontab to follow, None without one; --once takes no option for it, and ignores it."""
+    if once and path is not None:
+        raise click.UsageError("--once runs what is ready and ends, so it follows no --crontab")
+    if path is None and os.path.isfile("crontab"):
+        return "crontab"
+    return path
 
 
 def work(pool: WorkerPool, *, once: bool) -> ExitCode:

@@ -4,7 +4,8 @@
 
 Stopping is starting reversed (an ExitStack, so the order cannot drift): stop listening, stop claiming and give back
 what nobody started, let running handlers finish, write every outcome, stop the heart. A pool holds at most five
-connections: one each to claim, to complete and to listen, and now and then one to give a sign of life or to sweep.
+connections: one each to claim, to complete and to listen, and now and then one to give a sign of life or to sweep; with
+a crontab a sixth, once a minute.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from os import PathLike
 from types import FrameType, TracebackType
 
 from graphile_worker_py import migrate
+from graphile_worker_py.cron.scheduler import CrontabSource, Scheduler
 from graphile_worker_py.errors import GraphileWorkerError, UnknownTask
 from graphile_worker_py.events import JobCompleted, JobFailed, JobStarted, PoolStarted, PoolStopped
 from graphile_worker_py.jobs import Job, Outcome, RunSummary, check_flags, check_integer, check_seconds
@@ -42,7 +45,9 @@ class WorkerPool:
     pool. grace: seconds that run() lets handlers go on after a signal. helper_threads: for ctx.submit and ctx.map, of
     all handlers together. forbidden_flags: jobs with one of these are left alone; a callable is asked at each claim.
     heartbeat, dead_after: seconds between signs of life, and of silence until others take the pool's jobs over.
-    Raises UnknownTask at start where no task is registered, and MigrationError where the schema does not fit.
+    crontab: the path of a file, or CronItem objects, to add jobs by the clock, beside what @queue.cron asks for; run()
+    reads the file again at SIGHUP. Raises UnknownTask at start where no task is registered, InvalidCrontab, and
+    MigrationError where the schema does not fit.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class WorkerPool:
         forbidden_flags: FlagSource = None,
         heartbeat: float = 10.0,
         dead_after: float = 60.0,
+        crontab: CrontabSource = None,
     ) -> None:
         self.queue = queue
         self.concurrency = check_integer("concurrency", concurrency, lowest=1, highest=10_000)
@@ -74,6 +80,8 @@ class WorkerPool:
         self._quiet = ExitStack()  # what ends first: listening, claiming
         self._local_queue: LocalQueue | None = None
         self._crew: Crew | None = None
+        self._crontab = crontab
+        self._scheduler: Scheduler | None = None
         self._started = False
         self._stopped = False
         self._pid = 0
@@ -134,7 +142,9 @@ class WorkerPool:
         """
         with self._signals():
             self.start()
-            return self._stopped_after(self._inbox.get())
+            while (message := self._inbox.get()) == signal.SIGHUP and self._scheduler:
+                self._scheduler.reload()
+            return self._stopped_after(message)
 
     def run_once(self) -> RunSummary:
         """Run all jobs that are ready, and those that become ready by it, then stop. Signals end it early."""
@@ -174,6 +184,7 @@ class WorkerPool:
             raise UnknownTask(
                 "no task is registered, so there is nothing to work on: decorate a handler with @queue.task"
             )
+        self._scheduler = None if once else Scheduler.of(self.queue, self._crontab)
         migrate.check(self.queue.database)
         with self._lock:
             if self._started:
@@ -232,6 +243,7 @@ class WorkerPool:
         for service in (
             Sweeper(database),
             Listener(database, on_jobs=local_queue.wake, on_breaking=self._inbox.put),
+            *([self._scheduler] if self._scheduler else []),
         ):
             service.start()
             self._quiet.callback(service.stop)
@@ -254,7 +266,7 @@ class WorkerPool:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Turn SIGTERM and SIGINT into messages: the handler does nothing else."""
+        """Turn SIGTERM and SIGINT into messages, SIGHUP where there is a crontab to read: the handler does no more."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -262,12 +274,16 @@ class WorkerPool:
         seen: list[int] = []
 
         def note(number: int, frame: FrameType | None) -> None:
-            seen.append(number)
             self._inbox.put(number)
+            if number == signal.SIGHUP:
+                return
+            seen.append(number)
             if len(seen) > 1 and self._crew:
                 self._crew.hurry()
 
-        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        reads = isinstance(self._crontab, (str, PathLike))
+        numbers = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if reads else []))
+        before = {number: signal.signal(number, note) for number in numbers}
         try:
             yield
         finally:

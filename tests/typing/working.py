@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from datetime import timedelta
 from logging import Logger, LoggerAdapter
 from threading import Event
 from typing import Any, TypedDict
 
 from typing_extensions import assert_type
 
-from graphile_worker_py import Job, JobContext, JobFailed, JobSpec, Queue, RunSummary, Task, Tasks, WorkerPool
+from graphile_worker_py import (
+    CronItem,
+    Job,
+    JobContext,
+    JobFailed,
+    JobSpec,
+    Queue,
+    RunSummary,
+    Task,
+    Tasks,
+    WorkerPool,
+)
 
 queue = Queue()
 tasks = Tasks()
@@ -31,6 +43,14 @@ def send(payload: Mail) -> None:
 def send_many(payload: list[Mail], ctx: JobContext) -> list[Future[bool]]:
     """Take the payload and the context, and settle a batch with a future for each item."""
     return ctx.map(deliver, payload)
+
+
+@queue.cron("0 4 * * *", {"to": "all"}, backfill=timedelta(days=1), tz="Europe/Paris", job_key_mode="replace")
+@tasks.cron("@daily", identifier="nightly")
+@queue.task
+def remind(payload: Mail) -> bool:
+    """Stay the task it was, below the clocks it runs by."""
+    return payload["to"] == "all"
 
 
 @tasks.task("audit")
@@ -60,6 +80,12 @@ def handles_are_still_functions(ctx: JobContext) -> None:
     send_many([])  # type: ignore[call-arg]
 
 
+def handles_by_the_clock() -> None:
+    assert_type(remind({"to": "all"}), bool)
+    remind({"from": "all"})  # type: ignore[typeddict-item]
+    queue.cron("@daily")(deliver)  # type: ignore[arg-type]
+
+
 def handles_add_jobs() -> None:
     assert_type(send.add_job({"to": "someone@example.com"}, job_key="k", job_key_mode="replace"), Job)
     assert_type(send.identifier, str)
@@ -84,6 +110,10 @@ def workers(queue: Queue) -> None:
     assert_type(queue.run_once(concurrency=4), RunSummary)
     queue.run_worker(8, forbidden_flags=["bulk"])
     queue.run_worker(forbidden_flags=lambda: ["bulk"])
+    queue.run_worker(crontab="crontab")
+    WorkerPool(queue, crontab=[CronItem("@daily", "x", {"n": 1}, tz="Europe/Paris", backfill=timedelta(days=1))])
+    CronItem("@daily", "x", fill="1d")  # type: ignore[call-arg]
+    WorkerPool(queue, crontab=5)  # type: ignore[arg-type]
     with WorkerPool(queue, concurrency=8) as pool:
         assert_type(pool, WorkerPool)
         pool.stop(timeout=5)

@@ -1,0 +1,2 @@
+-- Tells the time.
+select clock_timestamp()
