@@ -4,6 +4,7 @@ from graphile_worker_py._version import __version__
 from graphile_worker_py.errors import (
     BatchResultMismatch,
     DuplicateTask,
+    ExecutableFailed,
     GraphileWorkerError,
     InvalidConninfo,
     InvalidHandler,
@@ -15,8 +16,10 @@ from graphile_worker_py.errors import (
     SchemaTooNew,
     SchemaTooOld,
     UnknownTask,
+    UnsafeExecutable,
 )
 from graphile_worker_py.events import JobCompleted, JobFailed, JobLost, JobStarted, PoolStarted, PoolStopped
+from graphile_worker_py.executables import executable_tasks
 from graphile_worker_py.jobs import Job, JobInfo, JobSpec, Page, RunSummary, TaskStats
 from graphile_worker_py.queue import Queue, quick_add_job
 from graphile_worker_py.tasks import AddJob, Task, Tasks
@@ -27,6 +30,7 @@ __all__ = [
     "AddJob",
     "BatchResultMismatch",
     "DuplicateTask",
+    "ExecutableFailed",
     "GraphileWorkerError",
     "InvalidConninfo",
     "InvalidHandler",
@@ -54,7 +58,9 @@ __all__ = [
     "TaskStats",
     "Tasks",
     "UnknownTask",
+    "UnsafeExecutable",
     "WorkerPool",
     "__version__",
+    "executable_tasks",
     "quick_add_job",
 ]

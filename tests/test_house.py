@@ -31,10 +31,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("worker.heartbeat", "worker.pace"),
     ("queue",),
     ("migrate",),
-    ("_adding",),
+    ("_adding", "executables"),
     ("_database", "_service", "tasks", "events", "embedded"),
     ("jobs", "_embedded_guard"),
-    ("_payload",),
+    ("_payload", "_processes"),
     ("errors", "_version"),
 )
 

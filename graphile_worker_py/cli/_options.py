@@ -20,6 +20,7 @@ import click
 import psycopg
 
 from graphile_worker_py import (
+    DuplicateTask,
     GraphileWorkerError,
     InvalidConninfo,
     InvalidJobSpec,
@@ -29,6 +30,7 @@ from graphile_worker_py import (
     SchemaTooNew,
     SchemaTooOld,
     UnknownTask,
+    UnsafeExecutable,
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,7 +56,7 @@ MEANINGS = {
     ExitCode.UNREACHABLE: "The database cannot be reached, does not let us in, or went away.",
     ExitCode.NO_SCHEMA: "The schema is missing, or too old: run migrate.",
     ExitCode.TOO_NEW: "The schema has a breaking migration that this version does not know, or got it just now.",
-    ExitCode.NOT_THERE: "Something needed is not there: the module or attribute to run, a task, an extra, a privilege.",
+    ExitCode.NOT_THERE: "Something needed is not there, or not fit: what to run, a task, an extra, a privilege.",
     ExitCode.UNFINISHED: "Handlers still ran when the grace was over; their jobs were given back.",
 }
 
@@ -68,6 +70,8 @@ CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (SchemaTooOld, ExitCode.NO_SCHEMA),
     (NotSupported, ExitCode.NOT_THERE),
     (UnknownTask, ExitCode.NOT_THERE),
+    (UnsafeExecutable, ExitCode.NOT_THERE),
+    (DuplicateTask, ExitCode.NOT_THERE),
 )
 
 # Connection exceptions, wrong user or password, no such database, too many connections, the server shuts down.

@@ -13,12 +13,13 @@ import os
 import signal
 import sys
 import traceback
+from datetime import timedelta
 from typing import NoReturn
 
 import click
 import psycopg
 
-from graphile_worker_py import Job, MigrationError, Queue, Tasks, WorkerPool
+from graphile_worker_py import Job, MigrationError, Queue, Tasks, WorkerPool, executable_tasks, executables
 from graphile_worker_py.cli._options import Epilog, ExitCode, NotThere, report, shared_options
 
 logger = logging.getLogger(__name__)
@@ -27,8 +28,10 @@ LONGEST = 86_400.0  # seconds; threads cannot wait for ever
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-def check_target(context: click.Context, parameter: click.Parameter, text: str) -> tuple[str, str]:
+def check_target(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, str] | None:
     """Return a module's name and the path of an attribute in it; raise click.BadParameter if text is not like that."""
+    if text is None:
+        return None
     module, _, attribute = text.partition(":")
     if module.endswith(".py"):
         raise click.BadParameter(f"expected the name of a module, not of a file: leave out the .py of {module!r}")
@@ -39,13 +42,30 @@ def check_target(context: click.Context, parameter: click.Parameter, text: str) 
 
 def check_seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
     """Return the seconds if threads can wait for so long; raise click.BadParameter otherwise, for NaN too."""
-    if not 0 <= value <= LONGEST or (value == 0 and parameter.name == "poll_interval"):
-        raise click.BadParameter(f"expected more than 0 and at most {LONGEST:.0f} seconds")
+    longest = executables.TIMEOUT.total_seconds() if parameter.name == "tasks_timeout" else LONGEST
+    if not 0 <= value <= longest or (value == 0 and parameter.name != "grace"):
+        raise click.BadParameter(f"expected more than 0 and at most {longest:.0f} seconds")
     return value
 
 
 @click.command("run", cls=Epilog)
-@click.argument("target", metavar="MODULE:ATTRIBUTE", callback=check_target)
+@click.argument("target", metavar="[MODULE:ATTRIBUTE]", required=False, callback=check_target)
+@click.option(
+    "--tasks",
+    "folder",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="Run the executables of this folder as tasks, as Node's worker does.",
+)
+@click.option(
+    "--tasks-timeout",
+    metavar="S",
+    type=float,
+    default=executables.TIMEOUT.total_seconds(),
+    show_default=True,
+    callback=check_seconds,
+    help="Seconds that one of them may run.",
+)
 @click.option("-c", "--concurrency", type=click.IntRange(1, 1000), default=8, show_default=True, help="Jobs at a time.")
 @click.option("--once", is_flag=True, help="Run what is ready, print a summary, and end.")
 @click.option(
@@ -86,7 +106,9 @@ def check_seconds(context: click.Context, parameter: click.Parameter, value: flo
 def command(
     context: click.Context,
     *,
-    target: tuple[str, str],
+    target: tuple[str, str] | None,
+    folder: str | None,
+    tasks_timeout: float,
     concurrency: int,
     once: bool,
     poll_interval: float,
@@ -96,7 +118,7 @@ def command(
     database: str | None,
     schema: str | None,
 ) -> ExitCode:
-    """Work on the jobs of a Queue, or of a Tasks registry, found at MODULE:ATTRIBUTE.
+    """Work on the jobs of a Queue, or of a Tasks registry, found at MODULE:ATTRIBUTE, of --tasks, or of both.
 
     The module is looked for in the current directory first. --database and --schema move the queue there.
     SIGTERM and SIGINT stop it: running jobs are let finish, for the grace; a second signal ends the grace.
@@ -105,9 +127,13 @@ def command(
     # a shell without job control starts what it runs in the background with SIGINT ignored.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
+    if target is None and folder is None:
+        raise click.UsageError("nothing to run: give MODULE:ATTRIBUTE, --tasks DIR, or both")
     try:
-        queue = find_queue(*target, database=database, schema=schema)
+        queue = find_queue(target, database=database, schema=schema)
         set_up_logging(log_level)
+        if folder is not None:
+            queue.include(executable_tasks(folder, timeout=timedelta(seconds=tasks_timeout)))
         pool = WorkerPool(queue, concurrency, poll_interval=poll_interval, grace=grace, forbidden_flags=forbidden_flags)
     except KeyboardInterrupt:
         return ExitCode.OK
@@ -157,8 +183,11 @@ def set_up_logging(level: str) -> None:
     logging.getLogger("graphile_worker_py").setLevel(level.upper())
 
 
-def find_queue(module: str, attribute: str, *, database: str | None, schema: str | None) -> Queue:
-    """Return the queue to work on, moved where the options say; raise NotThere if there is none."""
+def find_queue(target: tuple[str, str] | None, *, database: str | None, schema: str | None) -> Queue:
+    """Return the queue to work on, moved where the options say; raise NotThere if the target is none."""
+    if target is None:
+        return Queue(database, schema=schema)
+    module, attribute = target
     found = find(module, attribute)
     if isinstance(found, Tasks):
         queue = Queue(database, schema=schema)
