@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from graphile_worker_py import Job, Queue
+from graphile_worker_py import Job, Queue, executable_tasks
 
 SHEBANG = "#!/bin/sh\n"
 
@@ -43,6 +43,14 @@ def python_program(folder: Path, name: str, text: str) -> Path:
     body = folder.parent / f"{name.replace('/', '-')}.body"
     body.write_text(text)
     return program(folder, name, f'exec {shlex.quote(sys.executable)} {shlex.quote(str(body))} "$@"\n')
+
+
+def run_program(queue: Queue, folder: Path, payload: object = None) -> str | None:
+    """Run one job of the task x of a folder, and return its last_error."""
+    queue.include(executable_tasks(folder))
+    job = queue.add_job("x", payload)
+    queue.run_once(1)
+    return last_error(queue, job)
 
 
 def last_error(queue: Queue, job: Job) -> str | None:
