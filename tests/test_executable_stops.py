@@ -98,7 +98,7 @@ def test_what_a_program_leaves_behind_is_neither_waited_for_nor_ended(
     all_gone = hold(tmp_path / "held")
     os.mkfifo(tmp_path / "gate")
     behind = f"trap '' PIPE; read go < '{tmp_path}/gate'; echo late; echo \"$go\" > '{tmp_path}/alive'"
-    program(folder, "x", f"exec 9> '{tmp_path}/held'; ({behind}) & echo now; exit 0")
+    program(folder, "x", f"exec 9> '{tmp_path}/held'; ({behind}) & printf now; exit 0")
     assert run_program(queue, folder) is None
     (tmp_path / "gate").write_text("yes\n")
     all_gone()
