@@ -250,4 +250,3 @@ class _Pipes:
         if not data:
             self._selector.unregister(pipe)
             del self._outputs[pipe]
-            pipe.close()

@@ -257,11 +257,11 @@ def test_a_time_limit_is_kept(folder: Path, migrated_url: str, queue: Queue) -> 
 def test_a_daemon_that_stops_ends_its_programs_first(
     daemon: Start, folder: Path, queue: Queue, db: psycopg.Connection, signals: int
 ) -> None:
-    os.mkfifo(folder.parent / "gate")
-    program(folder, "x", f"echo up > '{folder.parent}/gate'; exec sleep 1000")
+    up = folder.parent / "up"
+    program(folder, "x", f"touch '{up}'; exec sleep 1000")
     job = queue.add_job("x")
     worker = daemon("--grace", "0.1" if signals == 1 else "3600")
-    assert (folder.parent / "gate").read_text() == "up\n"
+    eventually(up.exists)
     eventually(lambda: listeners(db))
     worker.signal(signal.SIGTERM)
     if signals == 2:
@@ -276,13 +276,13 @@ def test_a_daemon_that_stops_ends_its_programs_first(
 
 
 def test_a_program_of_a_daemon_may_finish_within_the_grace(daemon: Start, folder: Path, queue: Queue) -> None:
-    for name in ("gate", "answer"):
-        os.mkfifo(folder.parent / name)
-    program(folder, "x", f"echo up > '{folder.parent}/gate'; read go < '{folder.parent}/answer'; exit $go")
+    up, answer = folder.parent / "up", folder.parent / "answer"
+    os.mkfifo(answer)
+    program(folder, "x", f"touch '{up}'; read go < '{answer}'; exit $go")
     queue.add_job("x")
     worker = daemon()
-    assert (folder.parent / "gate").read_text() == "up\n"
+    eventually(up.exists)
     worker.signal(signal.SIGTERM)
-    (folder.parent / "answer").write_text("0\n")
+    answer.write_text("0\n")
     assert worker.end()[0] == 0
     assert not queue.jobs()

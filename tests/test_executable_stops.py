@@ -78,7 +78,7 @@ def test_a_stop_ends_the_program_and_all_it_started(
     program(folder, "x", f"exec 9> '{tmp_path}/held'; {text}")
     limit = timedelta(seconds=1) if reason == "time limit" else timedelta(hours=1)
     queue.include(executable_tasks(folder, timeout=limit))
-    job = queue.add_job("x")
+    job = queue.add_job("x", "not read" * 100_000)
     pool = pools(1)
     log.wait_for("started")
     if reason == "stop":

@@ -65,11 +65,11 @@ def test_a_program_gets_the_job_and_nothing_else(
 
 @pytest.mark.parametrize(
     "text",
-    ["exit 0", "exec <&-; head -c 200000 /dev/zero >&2", "head -c 10 >/dev/null", "head -c 1000000 /dev/zero; cat"],
+    ["exit 0", "exec <&-; sleep 0.1", "head -c 10 >/dev/null", "yes | head -c 1000000; cat > /dev/null"],
     ids=["reads nothing", "closes it", "reads a little", "writes first"],
 )
 def test_a_large_payload_blocks_nobody(queue: Queue, folder: Path, text: str) -> None:
-    program(folder, "x", f"({text}) | wc -c\n" if "cat" in text else text)
+    program(folder, "x", text)
     assert run_program(queue, folder, "x" * 5_000_000) is None
     assert not queue.jobs()
 
@@ -102,16 +102,17 @@ def test_each_line_is_logged(queue: Queue, folder: Path, log: Log, printed: str,
 def test_a_line_is_logged_when_it_is_written(
     queue: Queue, pools: Pools, folder: Path, tmp_path: Path, log: Log
 ) -> None:
-    """A program that goes on for hours can be followed."""
+    """A program that goes on for hours can be followed, even if it never ends a line."""
     os.mkfifo(tmp_path / "gate")
-    program(folder, "x", f"echo waiting; read go < '{tmp_path}/gate'; echo $go")
+    program(folder, "x", f"echo waiting; yes | tr -d '\\n' | head -c 100000; read go < '{tmp_path}/gate'; echo $go")
     queue.include(executable_tasks(folder))
     queue.add_job("x")
     pool = pools(1)
     log.wait_for("waiting")
+    log.wait_for("y" * _processes.LONGEST_LINE)
     (tmp_path / "gate").write_text("on\n")
     pool.stop(30)
-    assert log.lines == [("INFO", "waiting"), ("INFO", "on")]
+    assert "".join(log.of("INFO")) == f"waiting{'y' * 100_000}on"
 
 
 @pytest.mark.parametrize("wide", [True, False])
