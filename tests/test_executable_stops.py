@@ -107,8 +107,16 @@ def test_what_a_program_leaves_behind_is_neither_waited_for_nor_ended(
 
 
 def test_programs_are_dead_before_their_jobs_are_given_back(
-    queue: Queue, pools: Pools, folder: Path, tmp_path: Path, log: Log, db: psycopg.Connection
+    *,
+    queue: Queue,
+    pools: Pools,
+    folder: Path,
+    tmp_path: Path,
+    log: Log,
+    db: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(_processes, "KILL_AFTER", 3600.0)
     all_gone = hold(tmp_path / "held")
     program(folder, "x", f"exec 9> '{tmp_path}/held'; {STUBBORN}")
     queue.include(executable_tasks(folder))
