@@ -13,7 +13,6 @@ It takes about three minutes, most of them spent in the first defect.
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,13 +26,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from sides import HERE, installed, node
 
 from graphile_worker_py import Queue, WorkerPool
 from graphile_worker_py.embedded import EmbeddedPostgres
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests"))
-from interop import node  # noqa: E402 - it installs Node's workers for the tests
 
 OURS = "ours"
 SIDES = (*node.VERSIONS, OURS)
@@ -58,7 +54,7 @@ class Trial:
         numbers = [str(concurrency), str(jobs)]
         if self.side == OURS:
             return self._process([sys.executable, str(HERE / "node_defects.py"), self.url, "--do", what, *numbers])
-        return self._process(node.script(self.side, "node_defects", what, *numbers))
+        return self._process([node.binary(self.side), str(installed("node_defects.mjs")), what, *numbers])
 
     def run(self, what: str, concurrency: int = 1, jobs: int = 0) -> str:
         """Run such a process to its end and return what it printed."""
@@ -92,7 +88,7 @@ class Trial:
 
     def _process(self, command: list[str], folder: Path | None = None) -> subprocess.Popen[str]:
         environment = None if self.side == OURS else node.environment(self.side, self.url)
-        return subprocess.Popen(  # noqa: S603 - ours, and Node's worker
+        return subprocess.Popen(
             command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
 
@@ -182,7 +178,6 @@ def main() -> None:
         what, concurrency, jobs = arguments.do
         do(arguments.url, what, int(concurrency), int(jobs))
         return
-    shutil.copy(HERE / "node_defects.mjs", node.installed())
     print("".join(f"{text:>{width}}" for text, width in zip(("", *SIDES), (40, 27, 27, 27, 27), strict=True)))
     with ExitStack() as stack:
         url = arguments.url or stack.enter_context(EmbeddedPostgres()).url

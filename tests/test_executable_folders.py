@@ -54,15 +54,17 @@ def test_other_names_are_passed_over(folder: Path, caplog: pytest.LogCaptureFixt
 
 
 def test_files_that_cannot_be_executed_are_passed_over_with_a_warning(
-    folder: Path, caplog: pytest.LogCaptureFixture
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "not-by-us")  # as on a noexec mount
+    program(folder, "not-by-us", "")
     program(folder, "x", "")
     program(folder, "README.md", "", mode=0o644)
     program(folder, "group-only", "", mode=0o654)
     os.mkfifo(folder / "pipe", 0o755)
     assert found(folder) == ["x"]
     warned = [record.getMessage().split(" is no task")[0] for record in caplog.records]
-    assert warned == [str(folder / name) for name in ("README.md", "group-only", "pipe")]
+    assert warned == [str(folder / name) for name in ("README.md", "group-only", "not-by-us", "pipe")]
 
 
 def test_the_javascript_of_nodes_worker_is_left_to_it(folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from programs import DUMP, Log, last_error, listening, program, python_program, run_program
+from psycopg.conninfo import make_conninfo
 
 from graphile_worker_py import JobSpec, Queue, WorkerPool, _processes, executable_tasks
 
@@ -34,8 +35,9 @@ def log() -> Iterator[Log]:
 
 
 def test_a_program_gets_the_job_and_nothing_else(
-    queue: Queue, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    queue = Queue(make_conninfo(migrated_url, options="-c timezone=Asia/Kolkata"))
     monkeypatch.setenv("DUMP", str(tmp_path / "dump"))
     monkeypatch.setenv("GRAPHILE_WORKER_JOB_KEY", "of another job")
     python_program(folder, "mail/send.py", DUMP)
@@ -61,6 +63,7 @@ def test_a_program_gets_the_job_and_nothing_else(
             "GRAPHILE_WORKER_JOB_PRIORITY": "-3" if more is options else "0",
             "GRAPHILE_WORKER_JOB_RUN_AT": f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z",
         }
+    queue.close()
 
 
 @pytest.mark.parametrize(
