@@ -68,8 +68,13 @@ def test_a_program_gets_the_job_and_nothing_else(
 
 @pytest.mark.parametrize(
     "text",
-    ["exit 0", "exec <&-; sleep 0.1", "head -c 10 >/dev/null", "yes | head -c 1000000; cat > /dev/null"],
-    ids=["reads nothing", "closes it", "reads a little", "writes first"],
+    [
+        "exit 0",
+        "exec <&-; sleep 0.1",
+        "head -c 10 >/dev/null",
+        "head -c 20000 >&2; yes | head -c 1000000; cat > /dev/null",
+    ],
+    ids=["reads nothing", "closes it", "reads a little", "writes in between"],
 )
 def test_a_large_payload_blocks_nobody(queue: Queue, folder: Path, text: str) -> None:
     program(folder, "x", text)
