@@ -6,6 +6,7 @@ from graphile_worker_py.errors import (
     BatchResultMismatch,
     CrontabProblem,
     DuplicateTask,
+    ExecutableFailed,
     GraphileWorkerError,
     InvalidConninfo,
     InvalidCrontab,
@@ -18,8 +19,10 @@ from graphile_worker_py.errors import (
     SchemaTooNew,
     SchemaTooOld,
     UnknownTask,
+    UnsafeExecutable,
 )
 from graphile_worker_py.events import JobCompleted, JobFailed, JobLost, JobStarted, PoolStarted, PoolStopped
+from graphile_worker_py.executables import executable_tasks
 from graphile_worker_py.jobs import Job, JobInfo, JobSpec, Page, RunSummary, TaskStats
 from graphile_worker_py.queue import Queue, quick_add_job
 from graphile_worker_py.tasks import AddJob, Task, Tasks
@@ -32,6 +35,7 @@ __all__ = [
     "CronItem",
     "CrontabProblem",
     "DuplicateTask",
+    "ExecutableFailed",
     "GraphileWorkerError",
     "InvalidConninfo",
     "InvalidCrontab",
@@ -60,7 +64,9 @@ __all__ = [
     "TaskStats",
     "Tasks",
     "UnknownTask",
+    "UnsafeExecutable",
     "WorkerPool",
     "__version__",
+    "executable_tasks",
     "quick_add_job",
 ]

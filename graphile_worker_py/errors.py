@@ -9,6 +9,8 @@
     ├── DuplicateTask(ValueError)       one identifier, two handlers
     ├── InvalidHandler(TypeError)       a function that cannot work on a job, or what is none
     ├── BatchResultMismatch             a list of results that does not fit the list of items
+    ├── UnsafeExecutable                a program to run, or its folder, that others may write
+    ├── ExecutableFailed                a program that could not be run, or did not end with 0
     ├── MigrationError
     │   ├── SchemaTooNew                a breaking migration we do not know (exit code 57)
     │   ├── SchemaTooOld                from before the oldest we can work with
@@ -83,6 +85,14 @@ class InvalidHandler(GraphileWorkerError, TypeError):
 
 class BatchResultMismatch(GraphileWorkerError):
     """Fail a batch job whose handler returned a list of another length than its payload."""
+
+
+class UnsafeExecutable(GraphileWorkerError):
+    """Refuse to run what other users may change; the message holds the commands that mend it."""
+
+
+class ExecutableFailed(GraphileWorkerError):
+    """Fail a job whose program could not be run, ended with another code than 0, or had to be stopped."""
 
 
 class MigrationError(GraphileWorkerError):

@@ -32,13 +32,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("worker.heartbeat", "worker.pace"),
     ("queue",),
     ("migrate", "cron.schedule"),
-    ("_adding",),
+    ("_adding", "executables"),
     ("_database", "_service", "tasks", "events", "embedded"),
     ("cron.crontab",),
     ("cron.pattern",),
     ("cron",),
     ("jobs", "_conninfo", "_embedded_guard"),
-    ("_payload",),
+    ("_payload", "_processes"),
     ("errors", "_version"),
 )
 

@@ -20,6 +20,7 @@ import click
 import psycopg
 
 from graphile_worker_py import (
+    DuplicateTask,
     GraphileWorkerError,
     InvalidConninfo,
     InvalidCrontab,
@@ -30,6 +31,7 @@ from graphile_worker_py import (
     SchemaTooNew,
     SchemaTooOld,
     UnknownTask,
+    UnsafeExecutable,
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -60,7 +62,7 @@ MEANINGS = {
     ExitCode.UNREACHABLE: "The database cannot be reached, does not let us in, or went away.",
     ExitCode.NO_SCHEMA: "The schema is missing, or too old: run migrate.",
     ExitCode.TOO_NEW: "The schema has a breaking migration that this version does not know, or got it just now.",
-    ExitCode.NOT_THERE: "Something needed is not there: the module or attribute to run, a task, an extra, a privilege.",
+    ExitCode.NOT_THERE: "Something needed is not there, or not fit: what to run, a task, an extra, a privilege.",
     ExitCode.UNFINISHED: "Handlers still ran when the grace was over; their jobs were given back.",
     ExitCode.INTERRUPTED: "Interrupted (SIGINT); not for run.",
     ExitCode.TERMINATED: "Told to end (SIGTERM); not for run.",
@@ -79,6 +81,8 @@ CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (UnknownTask, ExitCode.NOT_THERE),
     (psycopg.errors.InsufficientPrivilege, ExitCode.NOT_THERE),
     (click.Abort, ExitCode.INTERRUPTED),
+    (UnsafeExecutable, ExitCode.NOT_THERE),
+    (DuplicateTask, ExitCode.NOT_THERE),
 )
 
 # Connection exceptions, wrong user or password, no such database, too many connections, the server shuts down.

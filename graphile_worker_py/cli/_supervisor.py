@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 SUPERVISED = "GRAPHILE_WORKER_SUPERVISED"
 HOPELESS = (ExitCode.USAGE, ExitCode.NO_SCHEMA, ExitCode.TOO_NEW, ExitCode.NOT_THERE)
+OPTION = "--processes"
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SETTLED = 30.0  # seconds: a child that lived so long is started anew at once
 LONGEST_BACKOFF = 30.0
@@ -49,10 +50,10 @@ class Vacancy:
 
 
 class Supervisor:
-    """Starts `processes` children with the arguments of graphile-worker-py, and keeps them running until stopped."""
+    """Starts `processes` children with this process's own arguments, and keeps them running until stopped."""
 
-    def __init__(self, processes: int, arguments: Sequence[str], *, once: bool) -> None:
-        self._command = [sys.executable, "-m", "graphile_worker_py", *arguments]
+    def __init__(self, processes: int, *, once: bool) -> None:
+        self._command = [sys.executable, "-m", "graphile_worker_py", *_without(OPTION, sys.argv[1:])]
         self._once = once
         self._news: queue.SimpleQueue[int | Child | Vacancy] = queue.SimpleQueue()
         self._stopping = False
@@ -113,6 +114,15 @@ class Supervisor:
         timer = threading.Timer(delay, self._news.put, [Vacancy(child.number, deaths)])
         timer.daemon = True
         timer.start()
+
+
+def _without(option: str, arguments: Sequence[str]) -> list[str]:
+    """Return arguments without an option and its value, whether it is one word or two."""
+    kept = [argument for argument in arguments if not argument.startswith(f"{option}=")]
+    if option in kept:
+        place = kept.index(option)
+        del kept[place : place + 2]
+    return kept
 
 
 def stop_with_the_parent() -> None:

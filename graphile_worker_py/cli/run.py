@@ -13,14 +13,26 @@ import os
 import signal
 import sys
 import traceback
+from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
 import click
 import psycopg
 
-from graphile_worker_py import GraphileWorkerError, InvalidCrontab, Job, MigrationError, Queue, Tasks, WorkerPool
+from graphile_worker_py import (
+    GraphileWorkerError,
+    InvalidCrontab,
+    Job,
+    MigrationError,
+    Queue,
+    Tasks,
+    WorkerPool,
+    executable_tasks,
+    executables,
+)
 from graphile_worker_py.cli._options import Epilog, ExitCode, NotThere, report, shared_options
+from graphile_worker_py.cli._supervisor import Supervisor, stop_with_the_parent
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +40,10 @@ NOT_THEIRS = (f"{Path(__file__).parents[1]}{os.sep}", str(importlib.__file__), "
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-def check_target(context: click.Context, parameter: click.Parameter, text: str) -> tuple[str, str]:
+def check_target(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, str] | None:
     """Return a module's name and the path of an attribute in it; raise click.BadParameter if text is not like that."""
+    if text is None:
+        return None
     module, _, attribute = text.partition(":")
     if module.endswith(".py"):
         raise click.BadParameter(f"expected the name of a module, not of a file: leave out the .py of {module!r}")
@@ -38,8 +52,32 @@ def check_target(context: click.Context, parameter: click.Parameter, text: str) 
     return module, attribute
 
 
+def check_seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """Return the seconds if they can be a time limit; raise click.BadParameter otherwise, for NaN too."""
+    longest = executables.TIMEOUT.total_seconds()
+    if not 0 < value <= longest:
+        raise click.BadParameter(f"expected more than 0 and at most {longest:.0f} seconds")
+    return value
+
+
 @click.command("run", cls=Epilog)
-@click.argument("target", metavar="MODULE:ATTRIBUTE", callback=check_target)
+@click.argument("target", metavar="[MODULE:ATTRIBUTE]", required=False, callback=check_target)
+@click.option(
+    "--tasks",
+    "folder",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="Run the executables of this folder as tasks, as Node's worker does.",
+)
+@click.option(
+    "--tasks-timeout",
+    metavar="S",
+    type=float,
+    default=executables.TIMEOUT.total_seconds(),
+    show_default=True,
+    callback=check_seconds,
+    help="Seconds that one of them may run.",
+)
 @click.option(
     "-c",
     "--concurrency",
@@ -48,6 +86,14 @@ def check_target(context: click.Context, parameter: click.Parameter, text: str) 
     default=8,
     show_default=True,
     help="Jobs at a time.",
+)
+@click.option(
+    "--processes",
+    metavar="N",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Worker processes, each with so many jobs at a time; what dies is started anew.",
 )
 @click.option("--once", is_flag=True, help="Run what is ready, print a summary, and end.")
 @click.option(
@@ -94,8 +140,11 @@ def check_target(context: click.Context, parameter: click.Parameter, text: str) 
 def command(
     context: click.Context,
     *,
-    target: tuple[str, str],
+    target: tuple[str, str] | None,
+    folder: str | None,
+    tasks_timeout: float,
     concurrency: int,
+    processes: int,
     once: bool,
     poll_interval: float,
     grace: float,
@@ -104,8 +153,8 @@ def command(
     log_level: str,
     database: str | None,
     schema: str | None,
-) -> ExitCode:
-    """Work on the jobs of a Queue, or of a Tasks registry, found at MODULE:ATTRIBUTE.
+) -> int:
+    """Work on the jobs of a Queue, or of a Tasks registry, found at MODULE:ATTRIBUTE, of --tasks, or of both.
 
     The module is looked for in the current directory first. --database and --schema move the queue there.
     SIGTERM and SIGINT stop it: running jobs are let finish, for the grace; a second signal ends the grace.
@@ -114,10 +163,18 @@ def command(
     # a shell without job control starts what it runs in the background with SIGINT ignored.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
+    if target is None and folder is None:
+        raise click.UsageError("nothing to run: give MODULE:ATTRIBUTE, --tasks DIR, or both")
+    if processes > 1:
+        set_up_logging(log_level)
+        return Supervisor(processes, once=once).run()
+    stop_with_the_parent()
     try:
-        queue = find_queue(*target, database=database, schema=schema)
+        queue = find_queue(target, database=database, schema=schema)
         context.obj.unnamed &= queue.database.source is None
         set_up_logging(log_level)
+        if folder is not None:
+            queue.include(executable_tasks(folder, timeout=timedelta(seconds=tasks_timeout)))
         pool = WorkerPool(
             queue,
             concurrency,
@@ -183,8 +240,11 @@ def set_up_logging(level: str) -> None:
     logging.getLogger("graphile_worker_py").setLevel(level.upper())
 
 
-def find_queue(module: str, attribute: str, *, database: str | None, schema: str | None) -> Queue:
-    """Return the queue to work on, moved where the options say; raise NotThere if there is none."""
+def find_queue(target: tuple[str, str] | None, *, database: str | None, schema: str | None) -> Queue:
+    """Return the queue to work on, moved where the options say; raise NotThere if the target is none."""
+    if target is None:
+        return Queue(database, schema=schema)
+    module, attribute = target
     found = find(module, attribute)
     if isinstance(found, Tasks):
         queue = Queue(database, schema=schema)

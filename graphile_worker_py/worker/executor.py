@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import inspect
 import logging
+import os
 import threading
 import time
 import traceback
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, MappingView, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 from graphile_worker_py.errors import BatchResultMismatch, InvalidHandler
@@ -26,6 +28,7 @@ from graphile_worker_py.tasks import Task
 T = TypeVar("T")
 U = TypeVar("U")
 
+OURS = str(Path(__file__).parents[1]) + os.sep
 LONGEST_ERROR = 16_000  # characters of last_error; the table is scanned on every claim and should stay small
 
 
@@ -250,7 +253,7 @@ def describe(error: BaseException, *, longest: int = LONGEST_ERROR) -> str:
     """Put an exception into words for last_error: its message, then its traceback, at most `longest` characters."""
     try:
         own = error.__traceback__
-        while own is not None and own.tb_frame.f_code.co_filename == __file__:
+        while own is not None and own.tb_frame.f_code.co_filename.startswith(OURS):
             own = own.tb_next  # our own frames say nothing about the handler
         message = "".join(traceback.format_exception_only(type(error), error)).strip()
         lines = "".join(traceback.format_exception(type(error), error, own))

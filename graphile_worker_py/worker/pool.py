@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from os import PathLike
 from types import FrameType, TracebackType
 
-from graphile_worker_py import migrate
+from graphile_worker_py import _processes, migrate
 from graphile_worker_py.cron.scheduler import CrontabSource, Scheduler
 from graphile_worker_py.errors import GraphileWorkerError, UnknownTask
 from graphile_worker_py.events import JobCompleted, JobFailed, JobStarted, PoolStarted, PoolStopped
@@ -165,8 +165,10 @@ class WorkerPool:
     def release(self, jobs: Iterable[Job]) -> None:
         """Give jobs back, attempt and all, while their handlers still run: for a process that ends right after.
 
-        What waits behind them in the same named queue goes back as well.
+        What waits behind them in the same named queue goes back as well. Executables are killed first, since they would
+        not end with the process.
         """
+        _processes.end_all()
         if self._local_queue is not None and self._crew is not None:
             self._local_queue.give_back([*self._crew.waiting(), *jobs])
 
@@ -258,6 +260,8 @@ class WorkerPool:
 
     def _stopped_after(self, message: object) -> list[Job]:
         running = self.stop(self.grace)
+        if running:
+            running = self.stop(_processes.time_to_end())  # no time at all where no executable runs
         if running:
             self.queue.events.emit(PoolStopped(self.id, len(running)))
         if isinstance(message, BaseException):
