@@ -78,5 +78,5 @@ def test_once_ends_when_all_have(folder: Path, migrated_url: str, queue: Queue) 
     assert done.returncode == 0
     assert "note a" in done.stdout
     assert done.stdout.count("completed") == 2
-    queue.add_job("fail")
+    queue.add_job("fail", max_attempts=1)
     assert graphile(*command, cwd=folder).returncode == 1

@@ -103,7 +103,8 @@ class Supervisor:
         hopeless = code in HOPELESS or (code == ExitCode.UNREACHABLE and young and not child.deaths)
         if self._stopping or self._once or hopeless:
             del self._places[child.number]
-            self._codes.append(code if code >= 0 else 128 - code)
+            told = self._stopping and -code in PASSED_ON  # before it had a handler: that is what was asked of it
+            self._codes.append(0 if told else code if code >= 0 else 128 - code)
             if hopeless and not self._stopping:
                 self._pass_on(signal.SIGTERM)
             return
