@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextvars
+import datetime
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any
 
 import psycopg
 import pytest
 
-from graphile_worker_py import Job, JobContext, JobFailed, Queue
+from graphile_worker_py import Job, JobCompleted, JobContext, JobFailed, Queue, WorkerPool
 
 
 def run(queue: Queue, handler: object, payload: object) -> Job | None:
@@ -51,6 +54,53 @@ def test_items_keep_their_identity_in_the_retry(queue: Queue) -> None:
     job = run(queue, lambda payload, ctx: ctx.map(lambda item: half(item["n"]), payload), payload)
     assert job is not None
     assert job.payload == payload[1:]
+
+
+def test_a_handler_may_use_up_its_list(queue: Queue) -> None:
+    def handler(payload: list[int]) -> list[Exception | None]:
+        results: list[Exception | None] = []
+        while payload:
+            results.append(ValueError("no") if payload.pop(0) == 2 else None)
+        return results
+
+    job = run(queue, handler, [1, 2, 3])
+    assert job is not None
+    assert job.payload == [2]
+    assert (job.last_error or "").startswith("Batch failures: 1 of 3 items")
+
+
+def test_a_longer_list_than_there_were_items_is_a_mismatch_though_the_handler_grew_its_list(queue: Queue) -> None:
+    def handler(payload: list[int]) -> list[None]:
+        payload.append(3)
+        return [None] * len(payload)
+
+    job = run(queue, handler, [1, 2])
+    assert job is not None
+    assert job.payload == [1, 2]
+    assert "3 results for 2 items" in (job.last_error or "")
+
+
+def test_what_a_handler_writes_into_its_items_is_not_stored(queue: Queue) -> None:
+    def handler(payload: list[dict[str, object]]) -> list[Exception | None]:
+        for item in payload:
+            item["at"] = datetime.datetime.now(datetime.timezone.utc)  # which is not JSON
+            item["self"] = item
+        return [ValueError("no"), None, ValueError("no")]
+
+    job = run(queue, handler, [{"n": 1}, {"n": 2}, {"n": 3}])
+    assert job is not None
+    assert job.payload == [{"n": 1}, {"n": 3}]
+    assert (job.last_error or "").startswith("Batch failures: 2 of 3 items")
+
+
+def test_what_is_left_keeps_its_text_to_the_last_digit(queue: Queue, db: psycopg.Connection) -> None:
+    kept = ("0.12345678901234567890123", '{"b": 1e400,   "a": 1, "a":2}', '"\\u00e9"', "-0.0", "null", "[ ]")
+    queue.task("batch")(lambda payload: [None, *[ValueError("no")] * len(kept), None])
+    text = f"[1, {', '.join(kept)}, 2]"
+    db.execute("select graphile_worker.add_job('batch', %s::json)", [text])
+    queue.run_once(1)
+    items = "select e.value::text from graphile_worker._private_jobs as j, json_array_elements(j.payload) as e"
+    assert db.execute(items).fetchall() == [(item,) for item in kept]
 
 
 def test_the_retry_gets_what_is_left_and_finishes(queue: Queue, db: psycopg.Connection) -> None:
@@ -96,6 +146,39 @@ def test_a_cancelled_future_is_a_failure(queue: Queue) -> None:
 @pytest.mark.parametrize("returned", [None, "a text", {"a": 1}, 3])
 def test_a_batch_is_done_when_no_list_is_returned(queue: Queue, returned: object) -> None:
     assert run(queue, lambda payload: returned, [1, 2]) is None
+
+
+@pytest.mark.parametrize(
+    "lazy",
+    [
+        iter,
+        set,
+        frozenset,
+        lambda payload: map(half, payload),
+        lambda payload: filter(half, payload),
+        lambda payload: zip(payload, payload, strict=True),
+        lambda payload: (half(item) for item in payload),
+        lambda payload: dict.fromkeys(payload).keys(),
+        lambda payload: dict.fromkeys(payload).values(),
+        lambda payload: dict.fromkeys(payload).items(),
+    ],
+    ids=["iterator", "set", "frozenset", "map", "filter", "zip", "generator", "keys", "values", "items"],
+)
+def test_results_that_nobody_would_look_into_fail_the_job(queue: Queue, lazy: Callable[[list[int]], Any]) -> None:
+    job = run(queue, lambda payload: lazy(payload), [1, 2])
+    assert job is not None
+    assert (job.payload, job.attempts) == ([1, 2], 1)
+    assert (job.last_error or "").startswith("graphile_worker_py.errors.InvalidHandler: the handler returned a")
+    assert "ctx.map" in (job.last_error or "")
+
+
+def test_coroutines_in_the_list_of_a_batch_are_failures(queue: Queue) -> None:
+    async def deliver(item: int) -> None: ...
+
+    job = run(queue, lambda payload: [deliver(1), None, deliver(3)], [1, 2, 3])
+    assert job is not None
+    assert job.payload == [1, 3]
+    assert "asyncio.run" in (job.last_error or "")
 
 
 @pytest.mark.parametrize("returned", [[], [None], [None] * 3])
@@ -157,6 +240,54 @@ def test_helpers_that_ask_for_helpers_never_wait_for_each_other(queue: Queue) ->
 
     nested.add_job([1, 2, 4, 8])
     assert queue.run_once(1, helper_threads=1).completed == 1
+
+
+def test_a_job_is_not_done_before_its_helpers_are(queue: Queue) -> None:
+    begun, go, done = threading.Event(), threading.Event(), threading.Event()
+    order: list[str] = []
+    queue.events.subscribe(JobCompleted, lambda event: (order.append("job"), done.set()))
+
+    def inner() -> None:
+        order.append("inner")
+
+    @queue.task
+    def work(payload: object, ctx: JobContext) -> None:
+        def outer() -> None:
+            begun.set()
+            assert go.wait(30)
+            order.append("outer")
+            ctx.submit(inner)
+
+        ctx.submit(outer)
+
+    work.add_job()
+    with WorkerPool(queue, 1) as pool:
+        assert begun.wait(30)
+        assert [job.task_identifier for job in pool.running()] == ["work"]
+        assert order == []
+        go.set()
+        assert done.wait(30)
+    assert order == ["outer", "inner", "job"]
+
+
+def test_helpers_of_a_handler_that_raised_are_waited_for(queue: Queue) -> None:
+    go = threading.Event()
+    order: list[str] = []
+    queue.events.subscribe(JobFailed, lambda event: order.append("job"))
+
+    def help_out() -> None:
+        assert go.wait(30)
+        order.append("helper")
+
+    @queue.task
+    def work(payload: object, ctx: JobContext) -> None:
+        ctx.submit(help_out)
+        go.set()
+        raise ValueError
+
+    work.add_job()
+    assert queue.run_once(1).retrying == 1
+    assert order == ["helper", "job"]
 
 
 def test_helper_threads_are_bounded_and_keep_context_variables(queue: Queue) -> None:
