@@ -62,6 +62,7 @@ class Crew:
             return False
         if self._left:
             return False
+        self.news.put("pass it on")  # to others who wait: a message reaches one of them
         for thread in self._threads:
             thread.join()
         return True
