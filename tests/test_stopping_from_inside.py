@@ -93,6 +93,22 @@ def test_stop_from_one_of_the_pools_own_threads_waits_for_nobody(
     assert len(queue.jobs(state="running")) == 0
 
 
+@pytest.mark.parametrize("kind", [PoolStarted, JobCompleted, PoolStopped])
+def test_a_subscriber_that_stops_the_pool_every_time_hinders_nobody(queue: Queue, kind: type[Any]) -> None:
+    """The outcomes that are written last are told while the pool is ending already."""
+    pool = WorkerPool(queue, 4, poll_interval=NEVER)
+    together = threading.Barrier(4)
+    queue.task("work")(lambda payload: together.wait(30) and None)
+    for _ in range(4):
+        queue.add_job("work")
+    queue.events.subscribe(JobCompleted, lambda event: pool.stop())
+    queue.events.subscribe(kind, lambda event: pool.stop())
+    running = Aside(pool.run)
+    assert running.ended(within=20)
+    assert (running.result, running.error) == ([], None)
+    assert len(queue.jobs()) == (4 if kind is PoolStarted else 0)
+
+
 def test_stop_from_a_handler_tells_what_runs(queue: Queue) -> None:
     told: list[list[int]] = []
     pool = WorkerPool(queue, 1, poll_interval=NEVER)

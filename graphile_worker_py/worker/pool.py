@@ -109,6 +109,9 @@ class WorkerPool:
         """
         if self._pid not in (0, os.getpid()):
             return []
+        from_inside = threading.current_thread().name.startswith(THREAD_PREFIX)
+        if from_inside and self._stopped:
+            return self.running()  # who holds the lock may be waiting for this very thread
         with self._lock:
             self._stopped = True
             self._quiet.close()
@@ -116,7 +119,7 @@ class WorkerPool:
         self._inbox.put("stopped")
         if crew is None or self._stack is None:
             return []
-        if threading.current_thread().name.startswith(THREAD_PREFIX):
+        if from_inside:
             return crew.running()
         if not crew.wait(self.grace if timeout is None else timeout):
             self._cancelled.set()
@@ -131,7 +134,8 @@ class WorkerPool:
             stack, self._stack = self._stack, None
             if stack is not None:
                 stack.close()
-                self.queue.events.emit(PoolStopped(self.id, 0))
+        if stack is not None:
+            self.queue.events.emit(PoolStopped(self.id, 0))
 
     def run(self) -> list[Job]:
         """Work until SIGTERM or SIGINT, or until another thread calls stop(), then stop within the grace.
@@ -192,7 +196,10 @@ class WorkerPool:
             if self._started:
                 raise GraphileWorkerError("this WorkerPool was started before: make a new one")
             self._started, self._pid = True, os.getpid()
-            if not self._stopped:
+        if not self._stopped:
+            self.queue.events.emit(PoolStarted(self.id, self.concurrency, tuple(self.queue.tasks.identifiers())))
+        with self._lock:
+            if not self._stopped:  # by a subscriber just now, or by another thread
                 self._start_threads(once=once)
 
     def _start_threads(self, *, once: bool) -> None:
@@ -228,7 +235,6 @@ class WorkerPool:
         self._stack = ExitStack()
         heart.start()
         self._stack.callback(heart.stop)
-        self.queue.events.emit(PoolStarted(self.id, self.concurrency, tuple(self.queue.tasks.identifiers())))
         completer.start()
         self._stack.callback(completer.stop)
         self._stack.callback(self._helpers.close)
