@@ -101,7 +101,7 @@ class LocalQueue(Service):
         self._busy: Counter[int] = Counter()  # how many held jobs there are of each named queue
         self._idle = 0
         self._closed = threading.Event()
-        self._more = False  # the last claim came back full
+        self._more = False  # there may be something to claim that nobody has looked for
         self._low_water = 0
         self._settled = 0
         self._rate = 0.0  # jobs per second
@@ -192,8 +192,14 @@ class LocalQueue(Service):
             self._return_strays()
         expired = self._return_expired()
         count = self._wanted()
-        if count <= 0 or (expired and not self._idle):
-            return self._poll_interval
+        if count > 0 and not (expired and not self._idle):
+            delay = self._look(count)
+        else:
+            delay = self._poll_interval
+            self._more = True  # what woke us will be looked for when a thread is idle
+        return min(delay, self._claimed_at + TIME_TO_LIVE - time.monotonic()) if self._ready else delay
+
+    def _look(self, count: int) -> float:
         with self._changed:
             held_before = len(self._held)
         claim = self._claim(count)
@@ -204,13 +210,14 @@ class LocalQueue(Service):
             self._changed.notify()
         if claim.full:
             return self._poll_interval
+        due_in = self._poll_interval if claim.due_in is None else max(0.0, claim.due_in)
         if claim.left_out is not None:
-            return min(claim.left_out, self._poll_interval)
+            return min(claim.left_out, due_in)
         if claim.jobs:
             return 0 if claim.queued and self._idle else SOON
         if not held_before and self._on_end is not None:
             self._on_end(None)
-        return self._poll_interval if claim.due_in is None else max(0.0, claim.due_in)
+        return due_in
 
     def close(self) -> None:
         """Hand out no more and give back what was not started; call it when the thread has stopped."""

@@ -1,0 +1,218 @@
+"""LocalQueue: how much it claims, when it looks again, and that no job waits for a look that nobody takes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from plain_sql import eventually
+
+from graphile_worker_py import Job, JobContext, JobSpec, Queue, RunSummary, WorkerPool
+from graphile_worker_py.worker import local_queue, pace
+from graphile_worker_py.worker.local_queue import LocalQueue, Run
+
+NEVER = 3600.0  # a poll interval no test lives to see
+Pools = Callable[..., WorkerPool]
+Expected = Callable[[int], AbstractContextManager[None]]
+
+
+def local(queue: Queue, holder: str = "holder", **options: Any) -> LocalQueue:
+    """Return a local queue for jobs of the task `work`, not started: a test takes its steps one by one."""
+    return LocalQueue(
+        queue.database,
+        holder,
+        **{
+            "concurrency": 1,
+            "tasks": lambda: ["work"],
+            "forbidden_flags": list,
+            "poll_interval": NEVER,
+            **options,
+        },
+    )
+
+
+@contextmanager
+def taker(claims: LocalQueue, taken: list[Job | Run]) -> Iterator[None]:
+    """Let a thread take from a local queue, as one of the crew does, once; it has taken when the block ends."""
+    thread = threading.Thread(target=lambda: taken.append(claims.get()), daemon=True)
+    thread.start()
+    yield
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def held(db: psycopg.Connection) -> int:
+    (count,) = db.execute("select count(*) from graphile_worker._private_jobs where locked_by = 'holder'").fetchone()
+    return int(count)
+
+
+def claim_for_idle_threads(claims: LocalQueue, taken: list[Job | Run], *, threads: int = 1) -> None:
+    before = len(taken)
+    for _ in range(threads):
+        with taker(claims, taken):
+            eventually(lambda wanted=len(taken) + 1: claims.step() is not None and len(taken) == wanted)
+    assert len(taken) == before + threads
+
+
+def test_nothing_is_claimed_in_advance_while_jobs_are_slow(queue: Queue, db: psycopg.Connection) -> None:
+    queue.add_jobs(JobSpec("work", number) for number in range(9))
+    claims = local(queue)
+    taken: list[Any] = []
+    claim_for_idle_threads(claims, taken)
+    for _ in range(5):
+        claims.step()  # the thread is busy, as far as the local queue knows for ever
+    assert held(db) == 1
+    assert [job.payload for job in taken] == [0]
+
+
+def test_a_job_behind_a_slow_one_goes_to_whoever_is_free(queue: Queue, migrated_url: str, pools: Pools) -> None:
+    go, both = threading.Event(), threading.Barrier(3)
+
+    def work(payload: int, ctx: JobContext) -> None:
+        both.wait(30)
+        assert go.wait(30)
+
+    queue.task("work")(work)
+    queue.add_jobs(JobSpec("work", number) for number in range(2))
+    first = pools(1, poll_interval=NEVER)
+    eventually(lambda: first.running())
+    with Queue(migrated_url) as other:
+        other.task("work")(work)
+        with WorkerPool(other, 4, poll_interval=NEVER) as second:
+            both.wait(30)  # both jobs run at the same time
+            assert (len(first.running()), len(second.running())) == (1, 1)
+            go.set()
+
+
+def test_what_nobody_looked_for_is_looked_for_when_a_thread_is_idle(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notification that comes while all threads are busy claims nothing; its job must not wait for the next poll."""
+    queue.add_job("work")
+    claims = local(queue)
+    woken = threading.Event()
+    monkeypatch.setattr(claims, "wake", woken.set)
+    assert claims.step() == NEVER
+    taken: list[Any] = []
+    with taker(claims, taken):
+        assert woken.wait(20)
+        claims.step()
+    assert [job.task_identifier for job in taken] == ["work"]
+
+
+def test_what_waits_here_for_long_goes_back_however_rare_the_polls(
+    queue: Queue, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_queue, "TIME_TO_LIVE", 0.2)
+    queue.add_jobs(JobSpec("work", number, queue_name="one" if number == 5 else None) for number in range(9))
+    claims = local(queue)
+    monkeypatch.setattr(claims, "_wanted", lambda: 9)  # as after a stretch of fast jobs
+    delay = claims.step()
+    assert held(db) == 9
+    monkeypatch.setattr(claims, "_wanted", lambda: 0)
+    waited = 0.0
+    while held(db):
+        assert delay is not None
+        assert (waited := waited + delay) < 1
+        time.sleep(delay)  # what the service does between two steps
+        delay = claims.step()
+    assert db.execute("select distinct attempts, locked_at from graphile_worker._private_jobs").fetchall() == [(0, None)]
+    assert db.execute("select locked_by from graphile_worker._private_job_queues").fetchall() == [(None,)]
+
+
+def test_a_job_that_is_due_soon_starts_on_time_without_a_poll(queue: Queue, expected: Expected, pools: Pools) -> None:
+    queue.task("work")(lambda payload: None)
+    with expected(3):
+        queue.add_job("work", run_at=timedelta(seconds=0.3))
+        pools(2, poll_interval=NEVER)
+        queue.add_job("work", run_at=timedelta(seconds=0.6))
+        queue.add_job("work", run_at=timedelta(seconds=0.9), queue_name="one", priority=-1)
+
+
+def test_a_job_due_after_the_next_poll_is_left_to_the_poll(queue: Queue) -> None:
+    queue.add_job("work", run_at=timedelta(seconds=60))
+    taken: list[Any] = []
+    for poll_interval, longest in ((NEVER, 60), (2.0, 2.0)):
+        claims = local(queue, poll_interval=poll_interval)
+        with taker(claims, taken):
+            eventually(lambda: (delay := claims.step()) is not None and delay <= longest)
+            claims.close()
+
+
+def test_the_next_due_job_counts_while_some_places_are_left_out(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at named queues rest after one that took long for nothing; that must not put off a job that is due."""
+    monkeypatch.setattr(pace, "REST", 10**6)
+    queue.add_job("work", run_at=timedelta(seconds=30))
+    claims = local(queue)
+    taken: list[Any] = []
+    with taker(claims, taken):
+        eventually(lambda: (delay := claims.step()) is not None and delay <= 30)
+        delay = claims.step()
+        claims.close()
+    assert delay is not None
+    assert delay <= 30
+    assert taken == [None]
+
+
+# Bounds: while claims are slow they begin where the last one came to.
+
+
+@pytest.fixture
+def slow_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every claim count as slow, so that all but one in a while go by bounds."""
+    monkeypatch.setattr(pace, "SLOW", -1.0)
+    monkeypatch.setattr(pace, "SLOW_EACH", 0.0)
+    monkeypatch.setattr(pace, "SHORTEST_REST", 0.2)
+
+
+@pytest.mark.usefixtures("slow_claims")
+def test_jobs_before_the_bounds_are_found_as_well(queue: Queue, expected: Expected, pools: Pools) -> None:
+    queue.task("work")(lambda payload: None)
+    pools(2, poll_interval=NEVER)
+    with expected(3):
+        queue.add_jobs([JobSpec("work"), JobSpec("work", priority=5), JobSpec("work", queue_name="one")])
+    late = [
+        JobSpec("work", run_at=timedelta(hours=-1)),
+        JobSpec("work", run_at=timedelta(hours=-1), queue_name="one"),
+        JobSpec("work", run_at=timedelta(hours=-1), queue_name="another"),
+        JobSpec("work", priority=-3),
+        JobSpec("work", priority=3),
+        JobSpec("work", priority=7, run_at=timedelta(hours=-2)),
+    ]
+    for spec in late:
+        with expected(1):
+            queue.add_jobs([spec])
+    with expected(300):
+        queue.add_jobs(JobSpec("work", run_at=timedelta(seconds=-number), priority=number % 3) for number in range(300))
+
+
+@pytest.mark.usefixtures("slow_claims")
+def test_a_transaction_that_commits_late_loses_nothing_to_the_bounds(
+    queue: Queue, expected: Expected, pools: Pools, migrated_url: str
+) -> None:
+    queue.task("work")(lambda payload: None)
+    pools(2, poll_interval=NEVER)
+    with expected(1):
+        queue.add_job("work")  # so that the transaction below is not the one that makes the name of the task
+    with psycopg.connect(migrated_url) as connection:
+        early = [queue.add_job("work", connection=connection), queue.add_job("work", connection=connection)]
+        with expected(9):
+            later = queue.add_jobs(JobSpec("work") for _ in range(9))
+        assert max(job.run_at for job in early) < min(job.run_at for job in later)
+        with expected(2):
+            connection.commit()
+
+
+@pytest.mark.usefixtures("slow_claims")
+def test_run_once_ends_only_when_nothing_is_left_before_the_bounds(queue: Queue) -> None:
+    @queue.task
+    def work(payload: int, ctx: JobContext) -> None:
+        if payload:
+            ctx.add_job("work", payload - 1, run_at=timedelta(minutes=-payload), priority=payload % 2)
+
+    work.add_job(6)
+    assert queue.run_once(2) == RunSummary(7, 0, 0)
