@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ Expected = Callable[[int], AbstractContextManager[None]]
 
 def local(queue: Queue, holder: str = "holder", **options: Any) -> LocalQueue:
     """Return a local queue for jobs of the task `work`, not started: a test takes its steps one by one."""
-    return LocalQueue(
+    claims = LocalQueue(
         queue.database,
         holder,
         **{
@@ -35,6 +36,8 @@ def local(queue: Queue, holder: str = "holder", **options: Any) -> LocalQueue:
             **options,
         },
     )
+    claims.alive(math.inf)
+    return claims
 
 
 @contextmanager
