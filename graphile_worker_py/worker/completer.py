@@ -83,7 +83,7 @@ class Completer(Service):
             outcome = self._waiting.popleft()
             if self._holds(outcome.job):
                 self._batch.append(outcome)
-            else:
+            elif outcome.kind is not Kind.RETURNED:  # given back already, by release()
                 self._events.emit(JobLost(outcome.job))
         with self._room:
             self._room.notify_all()
