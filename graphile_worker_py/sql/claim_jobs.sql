@@ -6,13 +6,14 @@
 -- begins: a hint that saves walking over the dead rows in front, and may miss rows that come before it.
 -- free: jobs without a queue, locked in the order of the index. heads: the first jobs of queues nobody holds, looked at
 -- without locks, and no further than free has come; asked for by `with_queues`. Whether a queue is free is a scalar
--- subquery on purpose: it cannot become a join, which would read all queues. `busy` are those the holder has itself.
+-- subquery on purpose: it cannot become a join, which would read all queues. `busy` are queues to pass over, such as
+-- those the holder has itself.
 -- held: those queues, locked before any of their jobs: a second holder that comes at the same time skips the
 -- queue whole instead of taking its next job. queued: what is then still ready of their heads, up to the first that
 -- could not be locked, so that nothing overtakes it.
 -- Always answers with a row: without jobs, it is empty but for due_in, the seconds until the next job is due if that is
 -- `within` so many. seconds and queue_seconds are what looking for jobs without and with a queue took, the caller's
--- own waiting left out.
+-- own waiting left out. stuck are free queues of which nothing could be had, for somebody holds the first.
 -- `id = any (array(...))` keeps the primary key in use whatever the statistics say; a join has been seen to scan
 -- the whole table.
 with recursive wanted as materialized (
@@ -130,7 +131,7 @@ with recursive wanted as materialized (
 )
 select t.identifier, q.queue_name,
     {job},
-    s.due_in, s.seconds, s.queue_seconds
+    s.due_in, s.seconds, s.queue_seconds, s.stuck
 from (
     select
         case when p.jobs = 0 then (
@@ -149,7 +150,8 @@ from (
             ) as n
         ) end as due_in,
         extract(epoch from f.ended_at - statement_timestamp())::float8 as seconds,
-        extract(epoch from clock_timestamp() - f.ended_at)::float8 as queue_seconds
+        extract(epoch from clock_timestamp() - f.ended_at)::float8 as queue_seconds,
+        array(select id from held except select job_queue_id from queued) as stuck
     from (select clock_timestamp() as ended_at, count(*) as jobs from free) as f
     cross join lateral (select count(*) as jobs from picked where f.jobs is not null) as p
 ) as s

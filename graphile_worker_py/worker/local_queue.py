@@ -30,7 +30,7 @@ from graphile_worker_py._service import Service
 from graphile_worker_py.errors import GraphileWorkerError
 from graphile_worker_py.jobs import Job
 from graphile_worker_py.worker.heartbeat import now
-from graphile_worker_py.worker.pace import Bounds, Lanes, Pace
+from graphile_worker_py.worker.pace import Bounds, Lanes, Pace, Stuck
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ class Claim:
     """What a claim brought: `full` if there may be more of the same, `queued` if some are of named queues.
 
     `left_out` are the seconds until it is worth looking where this one did not look, None if it looked everywhere;
-    `due_in` the seconds until the next job is due, if that is before the next poll.
+    `due_in` the seconds until the next job is due, if that is before the next poll; `stuck` if it came to queues that
+    somebody hinders, which the next one passes over.
     """
 
     jobs: list[Job]
@@ -67,6 +68,7 @@ class Claim:
     queued: bool
     left_out: float | None
     due_in: float | None
+    stuck: bool
 
 
 class LocalQueue(Service):
@@ -109,6 +111,7 @@ class LocalQueue(Service):
         self._answer_lost = False
         self._alive_until = 0.0  # by heartbeat.now(): later than that, others may have been given what is ready here
         self._queues = Pace()
+        self._stuck = Stuck()
         self._bounds = Bounds()
 
     def get(self) -> Job | Run | None:
@@ -210,6 +213,8 @@ class LocalQueue(Service):
             self._changed.notify()
         if claim.full:
             return self._poll_interval
+        if claim.stuck:
+            return 0
         due_in = self._poll_interval if claim.due_in is None else max(0.0, claim.due_in)
         if claim.left_out is not None:
             return min(claim.left_out, due_in)
@@ -217,7 +222,8 @@ class LocalQueue(Service):
             return 0 if claim.queued and self._idle else SOON
         if not held_before and self._on_end is not None:
             self._on_end(None)
-        return due_in
+        stuck_for = self._stuck.left()
+        return due_in if stuck_for is None else min(due_in, stuck_for)
 
     def close(self) -> None:
         """Hand out no more and give back what was not started; call it when the thread has stopped."""
@@ -275,14 +281,16 @@ class LocalQueue(Service):
                 self._on_end(error)
             raise
         self._claimed_at = time.monotonic()
-        due_in, seconds, queue_seconds = rows[0][-3:]
-        jobs = [Job(*row[:-3]) for row in rows if row[2] is not None]
+        due_in, seconds, queue_seconds, stuck = rows[0][-4:]
+        jobs = [Job(*row[:-4]) for row in rows if row[2] is not None]
         queued = any(job.job_queue_id is not None for job in jobs)
         self._bounds.learn(jobs, bounded=lanes is not None, seconds=seconds)
-        if with_queues and not queued:
+        if stuck:
+            self._stuck.add(stuck)
+        elif with_queues and not queued:
             self._queues.rest(queue_seconds)
         waits = [pace.left() for pace, looked in ((self._queues, with_queues), (self._bounds, not lanes)) if not looked]
-        return Claim(jobs, len(jobs) >= count, queued, min(waits, default=None), due_in)
+        return Claim(jobs, len(jobs) >= count, queued, min(waits, default=None), due_in, bool(stuck))
 
     def _rows(self, count: int, *, with_queues: bool, lanes: Lanes | None) -> list[Row]:
         parameters = {
@@ -292,7 +300,7 @@ class LocalQueue(Service):
             "count": count,
             "run_length": self._run_length(),
             "with_queues": with_queues,
-            "busy": list(self._busy),
+            "busy": [*self._busy, *self._stuck.ids()],
             "priorities": lanes and lanes[0],
             "since": lanes and lanes[1],
             "within": self._poll_interval,

@@ -23,6 +23,7 @@ SLOW_EACH = 0.000_02
 SHORTEST_REST = 1.0  # seconds between claims without bounds, while those are slow
 LONG_RUN = 10  # claims
 MOST_LANES = 100
+PASSED_OVER = 1.0  # seconds
 
 
 class Pace:
@@ -49,6 +50,33 @@ class Pace:
         """Let it happen as soon as can be: there is news."""
         self._asked_for = True
         self._not_before = 0.0
+
+
+class Stuck:
+    """Named queues whose first job somebody else has locked: passed over for a second, so that the ones behind get on.
+
+    A claim looks at so many jobs only, and those of one long queue could be all of them.
+    """
+
+    def __init__(self) -> None:
+        self._ids: set[int] = set()
+        self._until = 0.0
+
+    def ids(self) -> list[int]:
+        """Return the ids of the queues to pass over now."""
+        if time.monotonic() >= self._until:
+            self._ids.clear()
+        return list(self._ids)
+
+    def left(self) -> float | None:
+        """Return the seconds until all are looked at again, None where none is passed over."""
+        return max(0.0, self._until - time.monotonic()) if self._ids else None
+
+    def add(self, ids: Iterable[int]) -> None:
+        """Pass over these as well, no longer than those before them."""
+        if not self._ids:
+            self._until = time.monotonic() + PASSED_OVER
+        self._ids.update(ids)
 
 
 class Bounds:
