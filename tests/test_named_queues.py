@@ -14,6 +14,7 @@ import attrs
 import psycopg
 import pytest
 from plain_sql import eventually
+from psycopg import sql
 
 from graphile_worker_py import Job, JobContext, JobFailed, JobLost, JobSpec, Queue, RunSummary, WorkerPool
 from graphile_worker_py.worker import local_queue
@@ -202,6 +203,31 @@ def test_release_gives_back_the_rest_of_a_run_as_well(queue: Queue, db: psycopg.
     assert db.execute(left).fetchone() == (1000 - number, 0, 0)
     assert [event.job.payload for event in lost] == [number]
     assert queue.run_once(2).completed == 1000 - number
+
+
+def test_a_pool_that_was_declared_dead_in_the_middle_of_a_run_begins_no_more_of_it(
+    queue: Queue, db: psycopg.Connection, pools: Pools
+) -> None:
+    lost: list[JobLost] = []
+    queue.events.subscribe(JobLost, lost.append)
+
+    def act() -> None:
+        for table in ("_private_jobs", "_private_job_queues"):
+            taken = "update graphile_worker.{} set locked_by = 'other' where locked_by is not null"
+            db.execute(sql.SQL(taken).format(sql.Identifier(table)))
+        db.execute("delete from graphile_worker._private_py_pools")
+        eventually(lambda: db.execute("select from graphile_worker._private_py_pools").fetchall())  # it has noticed
+
+    runs = Runs(queue, db, act)
+    pool = pools(2, poll_interval=NEVER, heartbeat=0.05, dead_after=60)
+    eventually(lambda: lost)
+    pool.stop(30)
+    number = runs.checked().number
+    assert len(runs.starts) == number + 1
+    taken = "select count(*), min(payload::text::integer) from graphile_worker._private_jobs where locked_by = 'other'"
+    (count, first) = db.execute(taken).fetchone() or (0, 0)
+    assert count > 3
+    assert first == number
 
 
 # All of it at once.

@@ -15,6 +15,7 @@ on the way, whatever carries our name and is not in it goes back.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import threading
@@ -44,14 +45,14 @@ SOON = 0.05  # seconds after a claim that found little, until it is worth lookin
 class Run:
     """Jobs of one named queue, in order, for one thread; over() says when to begin no more of them."""
 
-    def __init__(self, ends_at: float, closed: threading.Event) -> None:
+    def __init__(self, ends_at: float, goes_on: Callable[[], bool]) -> None:
         self.jobs: deque[Job] = deque()
         self._ends_at = ends_at
-        self._closed = closed
+        self._goes_on = goes_on
 
     def over(self) -> bool:
-        """Return whether the pool is stopping or the jobs have waited too long."""
-        return self._closed.is_set() or time.monotonic() > self._ends_at
+        """Return whether the pool is stopping or not known to live, or the jobs have waited too long."""
+        return time.monotonic() > self._ends_at or not self._goes_on()
 
 
 @attrs.frozen
@@ -109,6 +110,7 @@ class LocalQueue(Service):
         self._rate = 0.0  # jobs per second
         self._measured_at = self._claimed_at = time.monotonic()
         self._answer_lost = False
+        self._deaths = 0
         self._alive_until = 0.0  # by heartbeat.now(): later than that, others may have been given what is ready here
         self._queues = Pace()
         self._stuck = Stuck()
@@ -152,8 +154,13 @@ class LocalQueue(Service):
     def give_up(self) -> None:
         """Begin nothing that was claimed so far: the pool was declared dead, and others have been given it."""
         with self._changed:
+            self._deaths += 1
             unstarted = _jobs(self._taken_back())
         self.give_back(unstarted)  # as far as it is ours after all
+
+    def _goes_on(self, deaths: int) -> bool:
+        """Say whether jobs may be begun that were claimed when the pool had been declared dead so many times."""
+        return deaths == self._deaths and now() < self._alive_until and not self._closed.is_set()
 
     def _hold(self, jobs: list[Job]) -> None:
         for job in jobs:
@@ -313,11 +320,12 @@ class LocalQueue(Service):
     def _portions(self, jobs: list[Job]) -> Iterator[Job | Run]:
         """Yield jobs without a queue as they are, and those of one queue together."""
         runs: dict[int, Run] = {}
+        goes_on = functools.partial(self._goes_on, self._deaths)
         for job in jobs:
             if job.job_queue_id is None:
                 yield job
             else:
-                runs.setdefault(job.job_queue_id, Run(self._claimed_at + TIME_TO_LIVE, self._closed)).jobs.append(job)
+                runs.setdefault(job.job_queue_id, Run(self._claimed_at + TIME_TO_LIVE, goes_on)).jobs.append(job)
         yield from runs.values()
 
     def _taken_back(self) -> list[Job | Run]:
