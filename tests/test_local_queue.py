@@ -194,6 +194,22 @@ def test_jobs_before_the_bounds_are_found_as_well(queue: Queue, expected: Expect
 
 
 @pytest.mark.usefixtures("slow_claims")
+def test_bounds_never_change_the_order_of_a_named_queue(
+    queue: Queue, expected: Expected, pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "SHORTEST_REST", NEVER)
+    ran: list[int] = []
+    queue.task("work")(ran.append)
+    pools(2, poll_interval=NEVER)
+    for priority in (0, 4):
+        with expected(1):  # these are the priorities the pool knows of
+            queue.add_job("work", priority, priority=priority)
+    with expected(4):
+        queue.add_jobs(JobSpec("work", number, priority=number, queue_name="one") for number in (4, 3, 2, 1))
+    assert ran == [0, 4, 1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("slow_claims")
 def test_a_transaction_that_commits_late_loses_nothing_to_the_bounds(
     queue: Queue, expected: Expected, pools: Pools, migrated_url: str
 ) -> None:

@@ -276,10 +276,10 @@ class LocalQueue(Service):
         return max(1, min(LARGEST_CLAIM, math.ceil(self._rate * READY_SECONDS / busy)))
 
     def _claim(self, count: int) -> Claim:
-        lanes = self._bounds.lanes()
         with_queues = not self._queues.left()
         if with_queues:
             self._queues.begin()
+        lanes = None if with_queues else self._bounds.lanes()  # a job that bounds hide could be the first of its queue
         try:
             rows = self._rows(count, with_queues=with_queues, lanes=lanes)
         except Exception as error:
@@ -295,7 +295,7 @@ class LocalQueue(Service):
         if stuck:
             self._stuck.add(stuck)
         elif with_queues and not queued:
-            self._queues.rest(queue_seconds)
+            self._queues.rest(queue_seconds + (seconds if self._bounds.slow else 0))
         waits = [pace.left() for pace, looked in ((self._queues, with_queues), (self._bounds, not lanes)) if not looked]
         return Claim(jobs, len(jobs) >= count, queued, min(waits, default=None), due_in, bool(stuck))
 

@@ -80,7 +80,7 @@ class Stuck:
 
 
 class Bounds:
-    """Where claims have come to, by priority: a hint for the next claim, used only while claims are slow.
+    """Where claims have come to, by priority: a hint for the next claim, used only while claims are `slow`.
 
     A claim within the bounds misses jobs in front of them, such as those of a transaction that took long to commit; so
     once a second, or less often if it is very slow, comes a claim without. A bound never moves back for one late
@@ -89,7 +89,7 @@ class Bounds:
 
     def __init__(self) -> None:
         self._since: dict[int, datetime | None] = {}
-        self._slow = False
+        self.slow = False
         self._late = 0
         self._unbounded = Pace()
 
@@ -99,7 +99,7 @@ class Bounds:
 
     def lanes(self) -> Lanes | None:
         """Return the priorities to look at and where to begin in each, or None to look everywhere."""
-        if not self._slow or not self._since or len(self._since) > MOST_LANES or not self.left():
+        if not self.slow or not self._since or len(self._since) > MOST_LANES or not self.left():
             return None
         priorities = sorted(self._since)
         return priorities, [self._since[priority] for priority in priorities]
@@ -113,9 +113,9 @@ class Bounds:
             count += 1
         behind = [p for p, at in last.items() if at and (known := self._since.get(p)) and at < known]
         if not bounded:
-            self._slow = seconds > SLOW + SLOW_EACH * count
+            self.slow = seconds > SLOW + SLOW_EACH * count
             self._late = self._late + 1 if behind else 0
-            if self._slow and not behind:
+            if self.slow and not behind:
                 self._unbounded.rest(max(SHORTEST_REST / REST, seconds))
         for priority, at in last.items():
             if priority not in self._since or (at and (priority not in behind or self._late > LONG_RUN)):
@@ -123,4 +123,4 @@ class Bounds:
 
     def forget(self) -> None:
         """Look everywhere again."""
-        self._slow = False
+        self.slow = False
