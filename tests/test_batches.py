@@ -165,7 +165,10 @@ def test_a_batch_is_done_when_no_list_is_returned(queue: Queue, returned: object
     ids=["iterator", "set", "frozenset", "map", "filter", "zip", "generator", "keys", "values", "items"],
 )
 def test_results_that_nobody_would_look_into_fail_the_job(queue: Queue, lazy: Callable[[list[int]], Any]) -> None:
-    job = run(queue, lambda payload: lazy(payload), [1, 2])
+    def handler(payload: list[int]) -> object:
+        return lazy(payload)
+
+    job = run(queue, handler, [1, 2])
     assert job is not None
     assert (job.payload, job.attempts) == ([1, 2], 1)
     assert (job.last_error or "").startswith("graphile_worker_py.errors.InvalidHandler: the handler returned a")

@@ -197,3 +197,49 @@ def test_a_given_pool_cannot_go_through_a_fork_and_says_so(
     said = run(GIVEN_POOL, tmp_path, migrated_url, used)
     assert said.startswith("this ConnectionPool was made before a fork; give the Queue a conninfo")
     assert len(queue.jobs()) == (2 if used == "used" else 1)
+
+
+STOPPING_IN_THE_CHILD = """
+import os, sys, threading
+from graphile_worker_py import JobCompleted, JobLost, Queue, WorkerPool
+from graphile_worker_py.worker.listener import Listener
+
+turns, wait = [], Listener._wait
+Listener._wait = lambda self, connection: (turns.append(1), wait(self, connection))
+queue = Queue(sys.argv[1])
+running, go, done, lost = threading.Event(), threading.Event(), threading.Semaphore(0), []
+queue.events.subscribe(JobCompleted, lambda event: done.release())
+queue.events.subscribe(JobLost, lost.append)
+
+@queue.task
+def work(payload):
+    running.set()
+    assert go.wait(30)
+
+pool = WorkerPool(queue, 2, poll_interval=3600)
+pool.start()
+work.add_job(queue_name="one")
+work.add_job(queue_name="one")
+assert running.wait(30)
+child = os.fork()
+if not child:
+    stopped = [pool.stop(), pool.stop(timeout=1)]
+    os._exit(0 if stopped == [[], []] else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert len(pool.running()) == 1
+before = len(turns)
+go.set()
+for _ in range(5):
+    work.add_job()
+for _ in range(7):
+    assert done.acquire(timeout=30)
+assert pool.stop(30) == []
+assert lost == []
+assert len(turns) - before < 50, f"the listener spins: {len(turns) - before} turns"
+queue.close()
+"""
+
+
+def test_a_child_that_stops_its_parents_pool_does_nothing(queue: Queue, tmp_path: Path, migrated_url: str) -> None:
+    run(STOPPING_IN_THE_CHILD, tmp_path, migrated_url)
+    assert len(queue.jobs()) == 0

@@ -93,7 +93,9 @@ def test_a_job_behind_a_slow_one_goes_to_whoever_is_free(queue: Queue, migrated_
             go.set()
 
 
-def test_what_nobody_looked_for_is_looked_for_when_a_thread_is_idle(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_looked_for_is_looked_for_when_a_thread_is_idle(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A notification that comes while all threads are busy claims nothing; its job must not wait for the next poll."""
     queue.add_job("work")
     claims = local(queue)
@@ -123,7 +125,9 @@ def test_what_waits_here_for_long_goes_back_however_rare_the_polls(
         assert (waited := waited + delay) < 1
         time.sleep(delay)  # what the service does between two steps
         delay = claims.step()
-    assert db.execute("select distinct attempts, locked_at from graphile_worker._private_jobs").fetchall() == [(0, None)]
+    assert db.execute("select distinct attempts, locked_at from graphile_worker._private_jobs").fetchall() == [
+        (0, None)
+    ]
     assert db.execute("select locked_by from graphile_worker._private_job_queues").fetchall() == [(None,)]
 
 

@@ -281,15 +281,21 @@ def test_whatever_fails_queues_keep_their_order_and_nothing_is_skipped_or_double
     queue.events.subscribe(JobLost, lost.append)
     names = [None, "a", "b", "c", "d"]
     jobs = queue.add_jobs(
-        JobSpec("work", queue_name=chance.choice(names), priority=chance.randrange(3), max_attempts=chance.choice([1, 4]))
+        JobSpec(
+            "work", queue_name=chance.choice(names), priority=chance.randrange(3), max_attempts=chance.choice([1, 4])
+        )
         for _ in range(1200)
     )
     for concurrency in (1, 2, 4):
         pools(concurrency, poll_interval=0.05)
-    eventually(lambda: not [stats for stats in queue.stats() if stats.ready + stats.scheduled + stats.running + stats.retrying])
+    eventually(
+        lambda: not [stats for stats in queue.stats() if stats.ready + stats.scheduled + stats.running + stats.retrying]
+    )
     assert watch.wrong == []
     assert lost == []
     assert set(watch.attempts) == {job.id for job in jobs}
     for name in names[1:]:
-        mine = sorted((job for job in jobs if job.queue_name == name), key=lambda job: (job.priority, job.run_at, job.id))
+        mine = sorted(
+            (job for job in jobs if job.queue_name == name), key=lambda job: (job.priority, job.run_at, job.id)
+        )
         assert watch.order[str(name)] == [job.id for job in mine]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import threading
 import time
@@ -15,7 +14,6 @@ import pytest
 from psycopg import Notify, sql
 
 from graphile_worker_py import (
-    InvalidJobSpec,
     JobCompleted,
     JobContext,
     JobFailed,
@@ -257,25 +255,6 @@ def test_events_tell_the_story_of_a_pool(queue: Queue) -> None:
     assert kinds.index("JobStarted") < kinds.index("JobCompleted")
     started = story[0]
     assert started == PoolStarted(pool.id, 1, ("fine", "bad"))
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"concurrency": 0},
-        {"concurrency": 2.5},
-        {"poll_interval": 0},
-        {"poll_interval": math.inf},
-        {"poll_interval": math.nan},
-        {"grace": -1},
-        {"grace": "long"},
-        {"helper_threads": 0},
-    ],
-    ids=str,
-)
-def test_options_that_cannot_work_are_refused(queue: Queue, options: dict[str, object]) -> None:
-    with pytest.raises(InvalidJobSpec, match=next(iter(options))):
-        WorkerPool(queue, **options)  # type: ignore[arg-type]
 
 
 def test_a_pool_without_tasks_or_schema_says_so(database_url: str, queue: Queue, db: psycopg.Connection) -> None:
