@@ -172,8 +172,8 @@ def test_a_stop_in_the_middle_of_a_run_gives_back_the_rest(queue: Queue, db: psy
     go.set()
     assert pool.stop(30) == []
     assert [start.number for start in runs.starts] == list(range(stuck.payload + 1))
-    columns = "count(*), max(attempts), count(locked_at), min(payload::text::integer)"
-    left = f"select {columns} from graphile_worker._private_jobs"
+    columns = "select count(*), max(attempts), count(locked_at), min(payload::text::integer)"
+    left = columns + " from graphile_worker._private_jobs"
     assert db.execute(left).fetchone() == (999 - stuck.payload, 0, 0, stuck.payload + 1)
     assert db.execute("select locked_by from graphile_worker._private_job_queues").fetchall() == [(None,)]
     assert queue.run_once(2).completed == 999 - stuck.payload
