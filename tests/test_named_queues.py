@@ -122,7 +122,12 @@ class Runs:
         self.starts.append(start)
         if behind > 2:
             self.acted = start
+            eventually(lambda: self._left() == len(self.jobs) - payload)  # those before this one are written
             self._act()
+
+    def _left(self) -> int:
+        (count,) = self._db.execute("select count(*) from graphile_worker._private_jobs").fetchone() or (0,)
+        return int(count)
 
     def checked(self) -> Start:
         """Return where something happened, having checked that the jobs started in order, each at its first attempt."""
