@@ -116,7 +116,7 @@ class Runs:
         job = ctx.job
         behind = 0
         if payload >= self.SOONEST and self.acted is None:
-            count = "select count(*) from graphile_worker._private_jobs where locked_by = %s and id <> %s"
+            count = "select count(*) from graphile_worker._private_jobs where locked_by = %s and id > %s"
             (behind,) = self._db.execute(count, [job.locked_by, job.id]).fetchone() or (0,)
         start = Start(payload, job.attempts, job.locked_at, behind)
         self.starts.append(start)
