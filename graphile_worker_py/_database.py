@@ -57,13 +57,23 @@ JOB_COLUMNS = """j.id, j.job_queue_id, j.payload::text, j.priority,
     j.revision, case when j.flags is not null then array(select jsonb_object_keys(j.flags)) end as flags"""
 
 
-# What the server says when it is away or busy, rather than when it cannot do what it was asked.
+# What psycopg raises, and the classes of SQLSTATE, where the server is away or busy. psycopg's classes alone say too
+# little: OperationalError is also a trigger that has changed the row it was called for, or an index entry too long.
 PASSING = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
+PASSING_STATES = {"08", "25", "40", "53", "55", "57", "58", "XX"}
 
 _BY_INDEX = (
     b"select set_config(name, 'off', true)"
     b" from unnest('{jit,enable_seqscan,enable_bitmapscan,enable_sort}'::text[]) as name"
 )
+
+
+def is_passing(error: BaseException) -> bool:
+    """Say whether trying again may help, for the server is away or busy, rather than unable to do what it was asked."""
+    if not isinstance(error, PASSING):
+        return False
+    state = error.sqlstate  # None where the connection failed
+    return state is None or state[:2] in PASSING_STATES
 
 
 def check_schema(name: object) -> str:

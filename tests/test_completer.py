@@ -30,8 +30,14 @@ $$;
 create trigger refuse before delete on graphile_worker._private_jobs for each row execute function refuse();
 """
 
+SELFISH_TRIGGER = TRIGGER.replace(
+    "raise exception 'this one stays'", "update graphile_worker._private_jobs set priority = 7 where id = old.id"
+)
 
-@pytest.mark.parametrize("refusal", [REFERENCE, TRIGGER], ids=["reference", "trigger"])
+
+@pytest.mark.parametrize(
+    "refusal", [REFERENCE, TRIGGER, SELFISH_TRIGGER], ids=["reference", "trigger", "trigger that changes the row"]
+)
 def test_a_job_whose_row_cannot_be_deleted_fails_alone(queue: Queue, db: psycopg.Connection, refusal: str) -> None:
     last_has_begun = threading.Event()
     queue.events.subscribe(JobCompleted, lambda event: last_has_begun.wait(30))  # holds up the writing after the first

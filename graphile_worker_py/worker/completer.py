@@ -17,7 +17,7 @@ from datetime import datetime
 import attrs
 import psycopg
 
-from graphile_worker_py._database import PASSING, Database
+from graphile_worker_py._database import Database, is_passing
 from graphile_worker_py._service import Service
 from graphile_worker_py.errors import GraphileWorkerError
 from graphile_worker_py.events import Events, JobCompleted, JobFailed, JobLost
@@ -128,7 +128,7 @@ class Completer(Service):
         try:
             rows = self._database.run("finish_jobs", {"freeing": freeing, **self._claimed(outcomes)})
         except (psycopg.Error, GraphileWorkerError) as error:
-            if isinstance(error, PASSING):
+            if is_passing(error):
                 raise
             if len(outcomes) > 1:
                 return [event for outcome in outcomes for event in self._finish([outcome])]
@@ -147,7 +147,7 @@ class Completer(Service):
         try:
             return self._record(outcomes)
         except (psycopg.Error, GraphileWorkerError) as error:
-            if isinstance(error, PASSING):
+            if is_passing(error):
                 raise
             if len(outcomes) > 1:
                 return [event for outcome in outcomes for event in self._fail([outcome])]

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 import attrs
 import psycopg
 
-from graphile_worker_py._database import PASSING, Database, Row
+from graphile_worker_py._database import Database, Row, is_passing
 from graphile_worker_py._service import Service
 from graphile_worker_py.errors import GraphileWorkerError
 from graphile_worker_py.jobs import Job
@@ -247,7 +247,7 @@ class LocalQueue(Service):
                     self.give_back(unstarted)
                 return
             except (psycopg.Error, GraphileWorkerError) as error:
-                if not isinstance(error, PASSING) or time.monotonic() > deadline:
+                if not is_passing(error) or time.monotonic() > deadline:
                     logger.error("%s claimed jobs could not be given back and stay locked: %s", len(unstarted), error)
                     return
                 time.sleep(0.2)
@@ -284,7 +284,7 @@ class LocalQueue(Service):
             rows = self._rows(count, with_queues=with_queues, lanes=lanes)
         except Exception as error:
             self._bounds.forget()
-            if self._on_end is not None and not isinstance(error, PASSING):
+            if self._on_end is not None and not is_passing(error):
                 self._on_end(error)
             raise
         self._claimed_at = time.monotonic()
