@@ -57,6 +57,18 @@ def test_a_job_whose_row_cannot_be_deleted_fails_alone(queue: Queue, db: psycopg
     assert queue.job(left.id).payload == 2  # type: ignore[union-attr]
 
 
+def test_a_failure_that_cannot_be_written_at_all_holds_up_nothing(
+    queue: Queue, db: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    trigger = TRIGGER.replace("before delete", "before update").replace("if ", "if new.locked_at is null and ")
+    db.execute(trigger.replace("return old", "return new"))
+    queue.task("work")(lambda payload: 1 / 0)
+    jobs = [queue.add_job("work", number) for number in range(4)]
+    assert queue.run_once(1) == RunSummary(completed=0, retrying=3, failed=0)
+    assert [info.id for info in queue.jobs(state="running")] == [jobs[2].id]
+    assert f"job {jobs[2].id} has failed, which cannot be written; it stays locked: this one stays" in caplog.text
+
+
 class Attempts:
     """A handler whose attempts wait until each is told how to end."""
 

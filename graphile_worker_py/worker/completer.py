@@ -141,7 +141,10 @@ class Completer(Service):
         return news
 
     def _fail(self, outcomes: list[Outcome]) -> list[object]:
-        """Write failures together, and return the events; one the database cannot take is put in plain words."""
+        """Write failures together, and return the events; one the database cannot take is put in plain words.
+
+        One that it does not take even so is left locked, for no other outcome is to wait for it.
+        """
         if not outcomes:
             return []
         try:
@@ -152,7 +155,13 @@ class Completer(Service):
             if len(outcomes) > 1:
                 return [event for outcome in outcomes for event in self._fail([outcome])]
             text = f"failed, and its error or what remained of its batch could not be stored ({type(error).__name__})"
+        try:
             return self._record([attrs.evolve(outcomes[0], error=text, kept=None)])
+        except psycopg.Error as error:
+            if is_passing(error):
+                raise
+            logger.error("job %s has failed, which cannot be written; it stays locked: %s", outcomes[0].job.id, error)
+            return []
 
     def _record(self, outcomes: list[Outcome]) -> list[object]:
         parameters = {
