@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import datetime
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -21,6 +21,11 @@ def run(queue: Queue, handler: object, payload: object) -> Job | None:
     job = queue.add_job("batch", payload)
     queue.run_once(2)
     return queue.job(job.id)
+
+
+async def promised(items: list[int]) -> AsyncIterator[float]:
+    for item in items:
+        yield half(item)
 
 
 def half(number: int) -> float:
@@ -158,11 +163,24 @@ def test_a_batch_is_done_when_no_list_is_returned(queue: Queue, returned: object
         lambda payload: filter(half, payload),
         lambda payload: zip(payload, payload, strict=True),
         lambda payload: (half(item) for item in payload),
+        promised,
         lambda payload: dict.fromkeys(payload).keys(),
         lambda payload: dict.fromkeys(payload).values(),
         lambda payload: dict.fromkeys(payload).items(),
     ],
-    ids=["iterator", "set", "frozenset", "map", "filter", "zip", "generator", "keys", "values", "items"],
+    ids=[
+        "iterator",
+        "set",
+        "frozenset",
+        "map",
+        "filter",
+        "zip",
+        "generator",
+        "asynchronous generator",
+        "keys",
+        "values",
+        "items",
+    ],
 )
 def test_results_that_nobody_would_look_into_fail_the_job(queue: Queue, lazy: Callable[[list[int]], Any]) -> None:
     def handler(payload: list[int]) -> object:

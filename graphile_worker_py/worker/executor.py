@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, MappingView, Set
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MappingView, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from datetime import datetime, timedelta
@@ -215,7 +215,7 @@ def _settle(items: int | None, result: object) -> None:
         errors = {place: error for place, entry in enumerate(result) if (error := _item_error(entry)) is not None}
         if errors:
             raise _PartialFailure(_joined(errors, items), tuple(errors), next(iter(errors.values())))
-    elif items is not None and isinstance(result, (Iterator, Set, MappingView)):
+    elif items is not None and isinstance(result, (Iterator, AsyncIterator, Set, MappingView)):
         raise InvalidHandler(
             f"the handler returned a {type(result).__name__} for a batch, which would not be looked into: "
             "return a list with one entry for each item, such as ctx.map(...), or None"
