@@ -15,17 +15,33 @@ as $$
   select case when isfinite(moment) then (moment - now())::text else moment::text end
 $$;
 
--- The nth job, counting round and round.
+-- The nth job, the nth of those that may be run, the nth of those that are: counting round and round.
+
 create function SEEN.nth(n integer)
 returns bigint
 language sql
 stable
 as $$
-  select j.id
-  from SIDE._private_jobs as j
-  order by j.id
-  offset n % greatest((select count(*) from SIDE._private_jobs), 1)
-  limit 1
+  select a.ids[1 + n % cardinality(a.ids)]
+  from (select array_agg(j.id order by j.id) as ids from SIDE._private_jobs as j) as a
+$$;
+
+create function SEEN.waiting(n integer)
+returns bigint
+language sql
+stable
+as $$
+  select a.ids[1 + n % cardinality(a.ids)]
+  from (select array_agg(j.id order by j.id) as ids from SIDE._private_jobs as j where j.is_available) as a
+$$;
+
+create function SEEN.running(n integer)
+returns bigint
+language sql
+stable
+as $$
+  select a.ids[1 + n % cardinality(a.ids)]
+  from (select array_agg(j.id order by j.id) as ids from SIDE._private_jobs as j where j.locked_at is not null) as a
 $$;
 
 create function SEEN.job(j SIDE._private_jobs)
