@@ -78,7 +78,7 @@ class Replay:
         with self._connection.transaction():
             self._connection.execute(f"set transaction isolation level {level}")
             rows = self._connection.execute(f"select * from {side}_seen.replay(%s)", [statements]).fetchall()  # noqa: S608
-        return [Seen(*row, heard=heard) for row, heard in zip(rows, self._by_step(), strict=True)]
+        return [Seen(*row, heard) for row, heard in zip(rows, self._by_step(), strict=True)]
 
     def _keep_node_in_order(self) -> None:
         for table, column in (("_private_tasks", "identifier"), ("_private_job_queues", "queue_name")):

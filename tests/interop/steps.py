@@ -40,7 +40,7 @@ NOT_FOR_JSONB = frozenset(("22P02", "22P05", TOO_LARGE))
 
 def among(usual: list[Value], unusual: list[Value], mistaken: list[Value]) -> Values:
     """Draw mostly the usual, so that sequences get somewhere; each of the others often enough, in 2,000 of them."""
-    return st.sampled_from(usual * (40 // len(usual)) + unusual * max(1, 8 // len(unusual)) + mistaken)
+    return st.sampled_from(usual * (90 // len(usual)) + unusual * max(1, 12 // max(1, len(unusual))) + mistaken)
 
 
 def texts(*literals: str) -> list[Value]:
@@ -222,12 +222,19 @@ def letting_go(drawn: tuple[int, str]) -> Step:
 
 
 FREE = "update SIDE._private_jobs set locked_at = null, locked_by = null"
+FAIL = "last_error = 'oops', run_at = greatest(now(), run_at) + interval '2.7 s'"
 OUTCOMES = [
-    f"{FREE}, last_error = 'oops', run_at = greatest(now(), run_at) + interval '2.7 s'",
-    f"{FREE}, last_error = 'half of it', payload = '[1]', run_at = greatest(now(), run_at) + interval '2.7 s'",
+    f"{FREE}, {FAIL}",
+    f"{FREE}, {FAIL}, payload = '[1]'",
     f"{FREE}, attempts = greatest(0, attempts - 1)",
     "delete from SIDE._private_jobs",
 ]
+
+
+def trying(number: int) -> Step:
+    """Take one of the jobs that may be run, and fail at once."""
+    change = f"update SIDE._private_jobs set {FAIL}, attempts = attempts + 1 where id = SEEN.waiting({number})"  # noqa: S608
+    return Step(f"{change} returning id::text")
 
 
 TIMES = ("run_at", "created_at", "updated_at", "locked_at")
@@ -250,7 +257,7 @@ looking = st.just(Step(f"select string_agg(row({COLUMNS})::text, e'\\n' order by
 
 WEIGHTS = {
     adding: 8,
-    adding_many: 4,
+    adding_many: 5,
     adding_none: 1,
     removing: 2,
     completing: 2,
@@ -258,7 +265,8 @@ WEIGHTS = {
     rescheduling: 2,
     unlocking: 1,
     st.tuples(NTH, st.sampled_from("vw")).map(taking): 5,
-    st.tuples(NTH, st.sampled_from(OUTCOMES)).map(letting_go): 3,
+    st.tuples(NTH, st.sampled_from(OUTCOMES)).map(letting_go): 4,
+    NTH.map(trying): 4,
     st.sampled_from(["1 second", "4:00:00", "4:00:00", "4:00:00.000001", "5 hours"]).map(passing): 4,
     looking: 1,
 }
