@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
+from pytest_postgresql import factories
 
-from interop import node
+from interop import node, replay
 from interop.host import Host, NodeWorker, node_host
 
 HERE = Path(__file__).parent
@@ -98,3 +102,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for (version, direction), counts in sorted(done.items()):
         told = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count)
         terminalreporter.write_line(f"{version:<14} {direction:<{widest}}  {told}")
+
+
+def _conninfo(**server: object) -> str:
+    return make_conninfo("", **{name: value for name, value in server.items() if value})
+
+
+def _install_both(**server: object) -> None:
+    replay.install(_conninfo(**server))
+
+
+both_server = factories.postgresql_noproc(dbname=f"gwpy_both_{os.getpid()}", load=[_install_both])
+both_database = factories.postgresql("both_server")
+
+
+@pytest.fixture
+def both_url(packages: None, both_database: psycopg.Connection) -> str:
+    """Return the conninfo of a database of this test's own, with Node's schema and ours side by side."""
+    names = ("host", "port", "user", "dbname", "password")
+    server = {name: getattr(both_database.info, name) for name in names}
+    both_database.close()
+    return _conninfo(**server)
