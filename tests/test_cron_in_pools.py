@@ -128,6 +128,8 @@ def test_a_pool_with_a_wrong_crontab_does_not_start(queue: Queue, tmp_path: Path
         WorkerPool(queue, crontab=[CronItem("@daily", "a")]).start()
     with pytest.raises(InvalidCrontab, match="cannot be read"):
         queue.run_worker(crontab=tmp_path / "none")
+    with pytest.raises(InvalidCrontab, match="expected a path or CronItem objects, got int"):
+        WorkerPool(queue, crontab=5).start()  # type: ignore[arg-type]
     with pytest.raises(InvalidCrontab, match="expected CronItem objects, got str"):
         WorkerPool(queue, crontab=["0 4 * * * a"]).start()  # type: ignore[list-item]
 

@@ -105,9 +105,11 @@ class Scheduler(Service):
         """Return a scheduler of a crontab (a path, or items) and of the queue's own items; None where there is none."""
         if isinstance(source, (str, PathLike)):
             return cls(queue, lambda: check_identifiers([*read_crontab(source), *queue.tasks.cron_items()]))
-        items = list(source or ())
         if source is None and not queue.tasks.cron_items():
             return None
+        if source is not None and not isinstance(source, Iterable):
+            raise InvalidCrontab(f"crontab: expected a path or CronItem objects, got {type(source).__name__}")
+        items = list(source or ())
         return cls(queue, lambda: check_identifiers([*items, *queue.tasks.cron_items()]))
 
     def reload(self) -> bool:
