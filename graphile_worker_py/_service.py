@@ -8,8 +8,12 @@ tried again after a capped, jittered back-off: a service ends only when it is st
 from __future__ import annotations
 
 import logging
+import math
+import queue
 import random
 import threading
+import time
+from typing import TypeVar
 
 import psycopg
 
@@ -17,6 +21,25 @@ logger = logging.getLogger(__name__)
 
 SHORTEST_BACKOFF = 0.1
 LONGEST_BACKOFF = 5.0
+HEED = 0.5  # seconds that a signal may go unnoticed
+
+T = TypeVar("T")
+
+
+def next_of(messages: queue.SimpleQueue[T], timeout: float | None = None) -> T:
+    """Return the next message, or raise queue.Empty after `timeout` seconds; for a main thread that handles signals.
+
+    A signal that arrives just before the thread waits for the queue's lock, or in another thread, does not end that
+    wait, and its handler would run whenever something else does. So this waits for a short time, again and again.
+    """
+    ends = math.inf if timeout is None else time.monotonic() + timeout
+    while True:
+        left = ends - time.monotonic()
+        try:
+            return messages.get(timeout=max(0.0, min(left, HEED)))
+        except queue.Empty:
+            if left <= HEED:
+                raise
 
 
 class Service:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -137,3 +138,13 @@ def test_a_pool_leaves_no_connection_behind(queue: Queue, expected: Expected, db
     others = "select 1 from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
     while db.execute(others).fetchall():
         assert time.monotonic() < deadline
+
+
+def test_a_signal_that_another_thread_catches_stops_the_pool_too(queue: Queue) -> None:
+    """Nothing ends the main thread's wait then; a signal just before that wait is the same, but cannot be staged."""
+    queue.task("work")(lambda payload: None)
+    pool = WorkerPool(queue, 1, poll_interval=NEVER)
+    catcher = threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM))
+    queue.events.subscribe(PoolStarted, lambda event: catcher.start())
+    assert pool.run() == []
+    catcher.join()

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from graphile_worker_py._service import next_of
 from graphile_worker_py.cli._options import ExitCode
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Supervisor:
         for place in self._places:
             self._start(place, 0)
         while self._places:
-            news = self._news.get()
+            news = next_of(self._news)
             if isinstance(news, Child):
                 self._bury(news)
             elif isinstance(news, Vacancy):
@@ -128,7 +129,7 @@ def _without(option: str, arguments: Sequence[str]) -> list[str]:
 
 def stop_with_the_parent() -> None:
     """In a child: end as on SIGTERM once the parent is gone, however it went."""
-    if SUPERVISED in os.environ:
+    if os.environ.pop(SUPERVISED, None):  # what a job starts is not supervised
         threading.Thread(target=_wait_for_the_end_of_input, name="parent", daemon=True).start()
 
 

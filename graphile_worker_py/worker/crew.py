@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 
+from graphile_worker_py._service import next_of
 from graphile_worker_py.jobs import Job, Kind, Outcome
 from graphile_worker_py.worker.local_queue import Run
 
@@ -57,7 +58,7 @@ class Crew:
         """
         try:
             if self._left:
-                self.news.get(timeout=timeout)
+                next_of(self.news, timeout)
         except queue.Empty:
             return False
         if self._left:

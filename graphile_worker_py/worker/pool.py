@@ -23,6 +23,7 @@ from os import PathLike
 from types import FrameType, TracebackType
 
 from graphile_worker_py import _processes, migrate
+from graphile_worker_py._service import next_of
 from graphile_worker_py.cron.scheduler import CrontabSource, Scheduler
 from graphile_worker_py.errors import GraphileWorkerError, UnknownTask
 from graphile_worker_py.events import JobCompleted, JobFailed, JobStarted, PoolStarted, PoolStopped
@@ -146,7 +147,7 @@ class WorkerPool:
         """
         with self._signals():
             self.start()
-            while (message := self._inbox.get()) == signal.SIGHUP and self._scheduler:
+            while (message := next_of(self._inbox)) == signal.SIGHUP and self._scheduler:
                 self._scheduler.reload()
             return self._stopped_after(message)
 
@@ -163,7 +164,7 @@ class WorkerPool:
             stack.callback(self.queue.events.subscribe(JobFailed, count))
             stack.enter_context(self._signals())
             self._start(once=True)
-            self._stopped_after(self._inbox.get())
+            self._stopped_after(next_of(self._inbox))
         return RunSummary(counts["completed"], counts["retrying"], counts["failed"])
 
     def release(self, jobs: Iterable[Job]) -> None:
