@@ -115,6 +115,38 @@ def test_an_attempt_whose_job_was_freed_and_claimed_anew_by_this_pool_changes_no
     assert queue.job(job.id) is None
 
 
+def test_two_claims_of_one_job_are_told_apart_among_outcomes_of_both(
+    queue: Queue, pools: Pools, migrated_url: str
+) -> None:
+    attempts = Attempts()
+    told: list[object] = []
+    writing, go_on, done = threading.Event(), threading.Event(), threading.Event()
+    for kind in (JobLost, JobCompleted):
+        queue.events.subscribe(kind, told.append)
+    queue.events.subscribe(JobCompleted, lambda event: (writing.set(), go_on.wait(30)))
+    job = queue.task("work")(attempts).add_job()
+    queue.task("beside")(lambda payload: done.wait(30) and None)
+    queue.task("first")(lambda payload: None)
+    pool = pools(4, poll_interval=NEVER)
+    eventually(lambda: attempts.begun == [1])
+    with psycopg.connect(migrated_url) as connection:  # one claim takes the second attempt and the job beside it
+        queue.force_unlock_workers([pool.id], connection=connection)
+        queue.add_job("beside", connection=connection)
+    eventually(lambda: attempts.begun == [1, 2] and len(pool.running()) == 3)
+    queue.add_job("first")
+    assert writing.wait(30)
+    attempts.end(1)
+    done.set()
+    eventually(lambda: len(pool.running()) == 1)  # both outcomes wait to be written together
+    go_on.set()
+    eventually(lambda: len(told) == 3)
+    assert [event.job.id for event in told if isinstance(event, JobLost)] == [job.id]
+    stored = queue.job(job.id)
+    assert stored is not None
+    assert (stored.attempts, stored.locked_by) == (2, pool.id)
+    attempts.end(2)
+
+
 def test_a_lost_attempt_does_not_free_the_queue_of_the_next(queue: Queue, pools: Pools) -> None:
     """Whoever claims the freed job, this pool or another: the queue's second job waits for its second attempt."""
     attempts = Attempts()

@@ -43,14 +43,18 @@ def test_slow_jobs_of_several_queues_take_all_threads_at_once(queue: Queue, expe
         pools(4, poll_interval=NEVER)
 
 
+@pytest.mark.parametrize("run_length", [1, 2, 10])
 @pytest.mark.parametrize("locked", [1, 2, 3])
-def test_nothing_overtakes_a_job_whose_row_somebody_holds(queue: Queue, migrated_url: str, locked: int) -> None:
+def test_nothing_overtakes_a_job_whose_row_somebody_holds(
+    queue: Queue, migrated_url: str, monkeypatch: pytest.MonkeyPatch, locked: int, run_length: int
+) -> None:
+    monkeypatch.setattr(local_queue.LocalQueue, "_run_length", lambda self: run_length)
     ran: list[int] = []
     queue.task("work")(ran.append)
     queue.add_jobs(JobSpec("work", number, queue_name="one") for number in (1, 2, 3, 4))
     with psycopg.connect(migrated_url) as other:
         other.execute(LOCK, [str(locked)])
-        assert queue.run_once(2).completed == locked - 1
+        assert queue.run_once(4).completed == locked - 1
         assert ran == list(range(1, locked))
         states = {info.state for info in queue.jobs()}
         assert states == {"ready"}

@@ -109,6 +109,27 @@ def test_a_subscriber_that_stops_the_pool_every_time_hinders_nobody(queue: Queue
     assert len(queue.jobs()) == (4 if kind is PoolStarted else 0)
 
 
+def test_a_subscriber_may_stop_a_pool_that_waits_for_it(queue: Queue) -> None:
+    pool = WorkerPool(queue, 2, poll_interval=NEVER)
+    stopped: list[int] = []
+
+    def stop(event: JobCompleted) -> None:
+        if stopped:
+            eventually(lambda: not queue_threads("crew 1") and pool._lock.locked())  # by who ends this very thread
+        stopped.append(event.job.id)
+        pool.stop()
+
+    together = threading.Barrier(2)
+    queue.task("work")(lambda payload: together.wait(30) and None)
+    for _ in range(2):
+        queue.add_job("work")
+    queue.events.subscribe(JobCompleted, stop)
+    running = Aside(pool.run)
+    assert running.ended(within=20)
+    assert (running.result, running.error) == ([], None)
+    assert len(stopped) == 2
+
+
 def test_stop_from_a_handler_tells_what_runs(queue: Queue) -> None:
     told: list[list[int]] = []
     pool = WorkerPool(queue, 1, poll_interval=NEVER)
