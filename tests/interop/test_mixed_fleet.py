@@ -193,7 +193,10 @@ def held_by(db: Connection, pool: PythonPool) -> frozenset[int]:
 def frozen_at_work(pool: PythonPool, db: Connection) -> bool:
     """Stop the process, and wait for what it has sent to the database; let it go on unless it holds several jobs."""
     pool.signal(signal.SIGSTOP)
-    busy = "select from pg_stat_activity where application_name = %s and state = 'active' and coalesce(wait_event, '') <> 'advisory'"
+    busy = (
+        "select from pg_stat_activity"
+        " where application_name = %s and state = 'active' and coalesce(wait_event, '') <> 'advisory'"
+    )
     eventually(lambda: not db.execute(busy, [pool.name]).fetchall())
     if len(held_by(db, pool)) > 1:
         return True
