@@ -81,6 +81,7 @@ HOLD = """(async () => {
 })()"""
 
 QUEUES = 50
+STREAK = 8  # jobs of one named queue in a row, so that some of them are added at the same time
 ITEMS = 4  # of a batch
 
 # Pools.
@@ -170,6 +171,7 @@ def requests(count: int, *, keyed: bool = True) -> list[Request]:
     """Return a day's mixture: plain ones, 50 named queues, keys, batches, and batches that merge under a key."""
     random = Random(count)  # noqa: S311 - no secret
     numbers = itertools.count(1)
+    streaks = (queue for _ in itertools.count() for queue in [f"queue {random.randrange(QUEUES)}"] * STREAK)
 
     def items(how_many: int) -> dict[int, bool]:
         return {next(numbers): random.random() < 0.1 for _ in range(how_many)}
@@ -178,7 +180,7 @@ def requests(count: int, *, keyed: bool = True) -> list[Request]:
         kind = random.choices(["plain", "queued", "batch", "keyed", "merged"], [40, 30, 10, 10, 10])[0]
         key = f"{kind} {random.randrange(max(1, count // 50))}" if kind in ("keyed", "merged") and keyed else None
         batch = kind in ("batch", "merged")
-        queue = f"queue {random.randrange(QUEUES)}" if kind == "queued" else None
+        queue = next(streaks) if kind == "queued" else None
         priority = random.choice([-1, 0, 1])
         return Request(items(ITEMS if batch else 1), priority=priority, queue=queue, key=key, batch=batch)
 
