@@ -22,8 +22,10 @@ demo: $(VENV)/.installed-demo ## Run the notifications example, in half a minute
 test: $(VENV)/.installed-dev ## Run every test, against DATABASE_URL or else a PostgreSQL of its own
 	$(BIN)/python -m pytest $(ARGS)
 
-# INSTALL_ROUNDS: how often ten installers of ours and ten of Node's meet on an empty database; `make test` makes fewer.
+# INSTALL_ROUNDS: how often ten installers of ours and ten of Node's meet on an empty database. MIXED_JOBS: how many jobs
+# a mixed fleet works on. `make test` does less of both.
 test-interop: export INSTALL_ROUNDS ?= 50
+test-interop: export MIXED_JOBS ?= 20000
 test-interop: $(VENV)/.installed-dev ## Run ours side by side with Node's workers, and print per version what ran
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 

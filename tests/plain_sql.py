@@ -79,12 +79,12 @@ def counts(payloads: list[Any]) -> list[Any]:
     return [payload and payload["count"] for payload in payloads]
 
 
-def eventually(condition: Callable[[], Any], *, seconds: float = 30) -> None:
+def eventually(condition: Callable[[], Any], *, seconds: float = 30, every: float = 0.005) -> None:
     """Return when a condition that can be observed has come true; fail after some seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.005)
+        time.sleep(every)
 
 
 def blocked(observer: Connection, pid: int) -> bool:
