@@ -112,14 +112,10 @@ class PythonPool:
     def __enter__(self) -> PythonPool:
         return self
 
-    def __exit__(self, *reason: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._process.poll() is None:
-            self._process.terminate()
+            self._process.send_signal(signal.SIGKILL if kind else signal.SIGTERM)
         self.end()
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        self._process.send_signal(number)
 
     def kill(self) -> None:
         """End it as kill -9 does."""

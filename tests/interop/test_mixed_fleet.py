@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -148,11 +147,14 @@ def test_the_jobs_of_a_killed_pool_come_back_and_no_other_is_touched(
         living = {name: job for name, job in held.items() if name != "python a"}
         untouched = locks(db, living)
         producers, retries = Producers(schema_of_node, queue, nodes), Retries(db)
-        adding = threading.Thread(target=producers.add, args=[wanted])
-        adding.start()
-
-        eventually(lambda: frozen_at_work(victim, db), every=0.05)
-        victim.kill()
+        producers.add(wanted[::2])
+        adding = threading.Thread(target=producers.add, args=[wanted[1::2]])
+        with db.transaction():  # in which nobody gets on with a job, so that the victim is caught with several
+            db.execute("lock table public.attempts in share mode")
+            adding.start()
+            eventually(lambda: len(held_by(db, victim)) > 1)
+            victim.kill()
+        eventually(lambda: not at_work(db, victim))
         killed_at = now(db)
         hit = held_by(db, victim)
         assert hit > {held["python a"]}
@@ -190,18 +192,10 @@ def held_by(db: Connection, pool: PythonPool) -> frozenset[int]:
     return frozenset(row["id"] for row in db.execute(query, [pool.id]).fetchall())
 
 
-def frozen_at_work(pool: PythonPool, db: Connection) -> bool:
-    """Stop the process, and wait for what it has sent to the database; let it go on unless it holds several jobs."""
-    pool.signal(signal.SIGSTOP)
-    busy = (
-        "select from pg_stat_activity"
-        " where application_name = %s and state = 'active' and coalesce(wait_event, '') <> 'advisory'"
-    )
-    eventually(lambda: not db.execute(busy, [pool.name]).fetchall())
-    if len(held_by(db, pool)) > 1:
-        return True
-    pool.signal(signal.SIGCONT)
-    return False
+def at_work(db: Connection, pool: PythonPool) -> bool:
+    """Return whether the database still works for a pool; what waits at the gate does not count."""
+    query = "select wait_event from pg_stat_activity where application_name = %s and state = 'active'"
+    return any(row["wait_event"] != "advisory" for row in db.execute(query, [pool.name]).fetchall())
 
 
 def now(db: Connection) -> datetime:
