@@ -177,10 +177,14 @@ adding_many = st.tuples(
 adding_none = PRESERVE.map(lambda preserve: Step(rows(f"add_jobs(null{preserve})", "n")))
 
 NTH = st.integers(0, 11)
-IDS = st.lists(
-    st.sampled_from([f"SEEN.{which}({n})" for n in range(8) for which in ("nth", "running")] + ["null", "99", "-1"]),
-    max_size=3,
-).map(lambda ids: f"array[{', '.join(ids)}]::bigint[]") | st.just("null")
+ID = st.sampled_from([f"SEEN.{which}({n})" for n in range(8) for which in ("nth", "running")] + ["null", "99", "-1"])
+IDS = st.integers(0, 15).flatmap(
+    lambda n: (
+        st.sampled_from(["null", "'{}'"])
+        if n == 15
+        else st.lists(ID, min_size=1, max_size=3).map(lambda ids: f"array[{', '.join(ids)}]::bigint[]")
+    )
+)
 RESCHEDULED = ("run_at", "priority", "attempts", "max_attempts")
 
 removing = KEYS.map(lambda key: Step(rows(f"remove_job({key.text or quoted('k')})")))
@@ -207,10 +211,10 @@ def with_queue(job: str, queue: str) -> str:
     )
 
 
-def taking(drawn: tuple[int, str]) -> Step:
-    """Lock one of the jobs that may be run."""
-    number, worker = drawn
-    lock = f"locked_at = now(), locked_by = '{worker}'"
+def taking(drawn: tuple[int, str, str]) -> Step:
+    """Lock one of the jobs that may be run, now or a while ago."""
+    number, worker, ago = drawn
+    lock = f"locked_at = now() - interval '{ago}', locked_by = '{worker}'"
     change = f"update SIDE._private_jobs set {lock}, attempts = attempts + 1 where id = SEEN.waiting({number})"  # noqa: S608
     return Step(with_queue(change, lock))
 
@@ -255,6 +259,7 @@ COLUMNS = (
 )
 looking = st.just(Step(f"select string_agg(row({COLUMNS})::text, e'\\n' order by id) from SIDE.jobs"))  # noqa: S608
 
+EDGES = ["4:00:00", "4:00:00.000001"]  # a lock is worth nothing after four hours
 WEIGHTS = {
     adding: 8,
     adding_many: 5,
@@ -264,10 +269,10 @@ WEIGHTS = {
     failing_for_good: 2,
     rescheduling: 2,
     unlocking: 1,
-    st.tuples(NTH, st.sampled_from("vw")).map(taking): 5,
+    st.tuples(NTH, st.sampled_from("vw"), st.sampled_from(["0:00"] * 4 + EDGES)).map(taking): 5,
     st.tuples(NTH, st.sampled_from(OUTCOMES)).map(letting_go): 4,
     NTH.map(trying): 4,
-    st.sampled_from(["1 second", "4:00:00", "4:00:00", "4:00:00.000001", "5 hours"]).map(passing): 4,
+    st.sampled_from(["1 second", *EDGES, "5 hours"]).map(passing): 4,
     looking: 1,
 }
 # Not one_of, which counts equal branches once.
