@@ -50,7 +50,7 @@ def test_subscriptions_of_many_threads_do_not_get_lost() -> None:
 
     def subscribe_and_unsubscribe() -> None:
         begin.wait(30)
-        for number in range(500):
+        for number in range(2000):
             heard: list[object] = []
             unsubscribe = events.subscribe(JobStarted, heard.append)
             event = JobStarted(number)  # type: ignore[arg-type]
