@@ -65,6 +65,7 @@ PASSING_STATES = {"08", "25", "40", "53", "55", "57", "58", "XX"}
 _BY_INDEX = (
     b"select set_config(name, 'off', true)"
     b" from unnest('{jit,enable_seqscan,enable_bitmapscan,enable_sort}'::text[]) as name"
+    b" union all select set_config('plan_cache_mode', 'force_generic_plan', true)"
 )
 
 

@@ -12,13 +12,15 @@ import enum
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
-from functools import cached_property
 from typing import Any, Literal
 
 import attrs
 
 from graphile_worker_py import _payload
 from graphile_worker_py.errors import InvalidJobSpec
+
+_decode = json.JSONDecoder().decode
+_UNREAD = object()
 
 JobKeyMode = Literal["replace", "preserve_run_at", "unsafe_dedupe"]
 JobState = Literal["ready", "scheduled", "running", "retrying", "failed"]
@@ -203,11 +205,14 @@ class Job:
     locked_by: str | None = attrs.field(repr=False)
     revision: int
     flags: tuple[str, ...] = attrs.field(converter=_names)
+    _decoded: Any = attrs.field(init=False, default=_UNREAD, repr=False, eq=False)
 
-    @cached_property
+    @property
     def payload(self) -> Any:
         """Return the payload as Python data; the same object each time."""
-        return json.loads(self.raw_payload)
+        if self._decoded is _UNREAD:
+            object.__setattr__(self, "_decoded", _decode(self.raw_payload))
+        return self._decoded
 
 
 @attrs.frozen

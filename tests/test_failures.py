@@ -243,7 +243,7 @@ def test_a_claim_whose_answer_got_lost_is_given_back(
     )
     waiting = (
         "select pg_terminate_backend(pid) from pg_stat_activity "
-        "where datname = current_database() and wait_event_type = 'Lock' and query like 'with recursive wanted%'"
+        "where datname = current_database() and wait_event_type = 'Lock' and query like 'with recursive known%'"
     )
     with psycopg.connect(migrated_url) as blocker:
         blocker.execute("lock table graphile_worker._private_job_queues in access exclusive mode")

@@ -16,10 +16,10 @@
 -- own waiting left out. stuck are free queues of which nothing could be had, for somebody holds the first.
 -- `id = any (array(...))` keeps the primary key in use whatever the statistics say; a join has been seen to scan
 -- the whole table.
-with recursive wanted as materialized (
-    select array(
-        select t.id from {schema}._private_tasks as t where t.identifier = any (%(tasks)s::text[])
-    ) as task_ids
+with recursive known as materialized (
+    select t.id, t.identifier from {schema}._private_tasks as t where t.identifier = any (%(tasks)s::text[])
+), wanted as materialized (
+    select array(select k.id from known as k) as task_ids
 ), hops (priority) as (
     (
         select j.priority
@@ -151,11 +151,11 @@ from (
         ) end as due_in,
         extract(epoch from f.ended_at - statement_timestamp())::float8 as seconds,
         extract(epoch from clock_timestamp() - f.ended_at)::float8 as queue_seconds,
-        array(select id from held except select job_queue_id from queued) as stuck
+        nullif(array(select id from held except select job_queue_id from queued), '{{}}') as stuck
     from (select clock_timestamp() as ended_at, count(*) as jobs from free) as f
     cross join lateral (select count(*) as jobs from picked where f.jobs is not null) as p
 ) as s
 left join claimed as j on true
-left join {schema}._private_tasks as t on t.id = j.task_id
+left join known as t on t.id = j.task_id
 left join queues as q on q.id = j.job_queue_id
 order by j.priority, j.run_at, j.id

@@ -36,6 +36,7 @@ from graphile_worker_py.worker.pace import Bounds, Lanes, Pace, Stuck
 logger = logging.getLogger(__name__)
 
 LARGEST_CLAIM = 500
+MOST_READY = 2 * LARGEST_CLAIM  # while one claim is worked off, the next is under way
 READY_SECONDS = 0.1
 TIME_TO_LIVE = 5.0
 LAST_TRIES = 5.0  # seconds, for giving back at the end
@@ -267,9 +268,9 @@ class LocalQueue(Service):
             rate = max(self._settled / elapsed, self._rate / 2)
             if now - self._measured_at >= READY_SECONDS:
                 self._rate, self._settled, self._measured_at = rate, 0, now
-            target = max(self._idle, min(LARGEST_CLAIM, int(rate * READY_SECONDS)))
+            target = max(self._idle, min(MOST_READY, int(rate * READY_SECONDS)))
             self._low_water = target // 2
-            return target - len(self._ready)
+            return min(LARGEST_CLAIM, target - len(self._ready))
 
     def _run_length(self) -> int:
         busy = max(1, self._concurrency - self._idle)
