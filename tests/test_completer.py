@@ -8,8 +8,11 @@ from collections.abc import Callable
 import psycopg
 import pytest
 from plain_sql import eventually
+from psycopg import sql
 
 from graphile_worker_py import JobCompleted, JobContext, JobFailed, JobLost, JobSpec, Queue, RunSummary, WorkerPool
+from graphile_worker_py.jobs import Kind, Outcome
+from graphile_worker_py.worker.completer import Completer
 
 NEVER = 3600.0  # a poll interval no test lives to see
 Pools = Callable[..., WorkerPool]
@@ -198,3 +201,39 @@ def test_a_write_whose_answer_got_lost_is_repeated_and_nobody_lost_a_job(
     assert sorted(type(event).__name__ for event in told) == ["JobCompleted", "JobFailed"]
     assert queue.job(fine.id) is None
     assert queue.jobs(state="failed").items[0].id == bad.id
+
+
+def test_a_batch_that_is_tried_again_leaves_out_what_was_claimed_anew_meanwhile(
+    queue: Queue, db: psycopg.Connection
+) -> None:
+    lost: list[JobLost] = []
+    queue.events.subscribe(JobLost, lost.append)
+    jobs = [queue.add_job("work") for _ in range(2)]
+    claim = "update graphile_worker._private_jobs set locked_at = now(), locked_by = 'pool'"
+    db.execute(claim)
+    first, second = (queue.job(job.id) for job in jobs)
+    assert first is not None
+    assert second is not None
+    held = {first.id, second.id}
+    written: list[int] = []
+    completer = Completer(
+        queue.database,
+        "pool",
+        events=queue.events,
+        on_settled=lambda settled: written.extend(job.id for job in settled),
+        holds=lambda job: job.id in held,
+        give_back=lambda back: None,
+    )
+    completer.put(Outcome(first, Kind.COMPLETED))
+    completer.put(Outcome(second, Kind.COMPLETED))
+    name = sql.Identifier(db.info.dbname)
+    db.execute(sql.SQL("alter database {} set lock_timeout = '50ms'").format(name))
+    queue.close()  # the next connections have it
+    with db.transaction():
+        db.execute("lock table graphile_worker._private_jobs in access exclusive mode")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            completer.step()
+    held.remove(second.id)
+    completer.step()
+    assert (written, [event.job.id for event in lost]) == ([first.id], [second.id])
+    assert [info.id for info in queue.jobs()] == [second.id]

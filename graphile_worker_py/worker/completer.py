@@ -78,12 +78,16 @@ class Completer(Service):
         return None
 
     def _fill_batch(self) -> None:
-        """Take what waits; what another claim of this very pool holds by now is no longer this attempt's to write."""
+        """Take what waits; what another claim of this very pool holds by now is no longer this attempt's to write.
+
+        That is asked again of a batch that could not be written: one list of claims guards all of it.
+        """
         while self._waiting and len(self._batch) < LARGEST_BATCH:
-            outcome = self._waiting.popleft()
-            if self._holds(outcome.job):
-                self._batch.append(outcome)
-            elif outcome.kind is not Kind.RETURNED:  # given back already, by release()
+            self._batch.append(self._waiting.popleft())
+        lost = [outcome for outcome in self._batch if not self._holds(outcome.job)]
+        for outcome in lost:
+            self._batch.remove(outcome)
+            if outcome.kind is not Kind.RETURNED:  # that was given back already, by release()
                 self._events.emit(JobLost(outcome.job))
         with self._room:
             self._room.notify_all()
