@@ -72,7 +72,7 @@ def guards_of(folder: Path) -> list[int]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    return [*processes_of(folder).values(), *map(str, folder.rglob("gw-pg-*"))]
+    return [*processes_of(folder).values(), *map(str, folder.glob("gw-pg-*"))]
 
 
 def eventually(condition: Callable[[], object], what: object) -> None:
