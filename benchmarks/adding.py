@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import psycopg
-from sides import about, database, installed, loaded, median, node
+from sides import about, database, installed, loaded, median, node, node_is_there
 
 from graphile_worker_py import JobSpec, Queue
 from graphile_worker_py.embedded import EmbeddedPostgres
@@ -101,6 +101,8 @@ def main() -> None:
         "add_job, ours, 8 threads": lambda url: add_singly(url, single, 8),
         "add_job, bare SQL, 8 threads": lambda url: call_singly(url, single, 8),
     }
+    if not node_is_there():
+        del cases["addJobs, Node"]
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in cases}
     with ExitStack() as stack:
         url = arguments.url or stack.enter_context(EmbeddedPostgres(settings={"fsync": "on"})).url
@@ -116,6 +118,8 @@ def main() -> None:
         print(f"{name:30}{median(runs, 'rate'):10,.0f} jobs/s")
     pairs = ("add_jobs, ours", "addJobs, Node"), ("add_job, ours", "add_job, bare SQL")
     for mine, other in (*pairs, ("add_job, ours, 8 threads", "add_job, ours")):
+        if other not in results:
+            continue
         print(f"{mine} / {other}: {median(results[mine], 'rate') / median(results[other], 'rate'):.2f}")
     print(f"{5 * arguments.jobs:,} from a generator: {memory:.0f} MB at most")
 

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
-from sides import about, database, installed, loaded, node
+from sides import about, database, installed, loaded, node, node_is_there
 
 from graphile_worker_py import Queue
 from graphile_worker_py.embedded import EmbeddedPostgres
@@ -112,7 +112,7 @@ def main() -> None:
         url = arguments.url or stack.enter_context(EmbeddedPostgres(settings={"fsync": "on"})).url
         template = stack.enter_context(loaded(url, lambda target: None))
         print(about(url))
-        figures: dict[str, list[tuple[float, float]]] = {"ours": [], "node": []}
+        figures: dict[str, list[tuple[float, float]]] = {"ours": [], **({"node": []} if node_is_there() else {})}
         for _ in range(arguments.rounds):
             for side, found in figures.items():
                 with database(url, template) as target:

@@ -61,6 +61,17 @@ def nodes(concurrency: int, *, tuned: bool, version: str = node.NEWEST, work: st
     return Side(f"Node {version}, {'tuned' if tuned else 'default'}, {concurrency}", command)
 
 
+def node_is_there() -> bool:
+    """Say whether Node's worker can be measured here; where not, print why."""
+    try:
+        node.installed()
+        node.binary(node.NEWEST)
+    except node.Unavailable as missing:
+        print(f"without Node's worker: {missing}")
+        return False
+    return True
+
+
 def loop() -> Side:
     """Return the bare loop: 500 rows a claim over one connection, by index, and nothing done with them."""
     return Side("bare loop", lambda url: ([sys.executable, str(HERE / "loop.py"), url], dict(os.environ)))

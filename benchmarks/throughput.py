@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from sides import Side, about, database, drain, loaded, loop, median, nodes, ours
+from sides import Side, about, database, drain, loaded, loop, median, node_is_there, nodes, ours
 
 from graphile_worker_py import JobSpec, Queue
 from graphile_worker_py.embedded import EmbeddedPostgres
@@ -64,7 +64,9 @@ def main() -> None:
         url = arguments.url or stack.enter_context(EmbeddedPostgres(settings={"fsync": "on"})).url
         template = stack.enter_context(loaded(url, lambda target: load(target, arguments.jobs)))
         few = stack.enter_context(loaded(url, lambda target: load(target, arguments.jobs // 10), "bench_template_few"))
-        fast = [ours(THREADS), nodes(THREADS, tuned=True), loop()]
+        with_node = node_is_there()
+        fast = [ours(THREADS), *([nodes(THREADS, tuned=True)] if with_node else []), loop()]
+        slow = [ours(8), *([nodes(1, tuned=False)] if with_node else [])]
         for _ in range(arguments.rounds):
             for analysed in (False, True):
                 for processes in (1, 2):
@@ -72,7 +74,7 @@ def main() -> None:
                         case = f"{'analysed' if analysed else 'fresh'}, {processes} process{'es'[: 2 * processes - 2]}"
                         run = measure(url, template, side, processes=processes, analysed=analysed)
                         results.setdefault(f"{case} | {side.name}", []).append(run)
-            for side in (ours(8), nodes(1, tuned=False)):
+            for side in slow:
                 run = measure(url, few, side, processes=1, analysed=False)
                 results.setdefault(f"defaults | {side.name}", []).append(run)
         facts = about(url)
