@@ -6,13 +6,16 @@ server's farewell), and another is taken. A process that was forked starts over 
 sockets belong to the parent and are left alone, unclosed.
 
 Statements live in sql/, one to a file. `{schema}` becomes the quoted schema, `{job}` the columns of Job for a row
-called j; a percent sign in the schema's name is doubled, because every statement is run with parameters.
+called j, and a `%(name)s` the number of a parameter, here and not by psycopg, which reads a long statement anew each
+time. Times come as the integers PostgreSQL counts in (`jobs.moment` makes datetimes of them): psycopg takes a
+quarter of a microsecond for each datetime, and refuses the whole result for one outside Python's years.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import re
 import select
 import threading
 import time
@@ -28,6 +31,7 @@ from psycopg import conninfo as libpq
 from psycopg import sql
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
+from psycopg.types.numeric import Int8BinaryLoader
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from graphile_worker_py._conninfo import check_conninfo, connect
@@ -49,12 +53,9 @@ NOT_INSTALLED = (
     psycopg.errors.InvalidSchemaName,
 )
 
-# run_at is cut to years Python has: a plain SQL caller may store 'infinity', and one such row would otherwise
-# make psycopg refuse the whole result, its neighbours included.
-JOB_COLUMNS = """j.id, j.job_queue_id, j.payload::text, j.priority,
-    least(greatest(j.run_at, '0001-01-02 00:00+00'), '9999-12-30 00:00+00') as run_at,
-    j.attempts, j.max_attempts, j.last_error, j.created_at, j.updated_at, j.key, j.locked_at, j.locked_by,
-    j.revision, case when j.flags is not null then array(select jsonb_object_keys(j.flags)) end as flags"""
+JOB_COLUMNS = """j.id, j.job_queue_id, j.payload::text, j.priority, j.run_at, j.attempts, j.max_attempts, j.last_error,
+    j.created_at, j.updated_at, j.key, j.locked_at, j.locked_by, j.revision,
+    case when j.flags is not null then array(select jsonb_object_keys(j.flags)) end as flags"""
 
 
 # What psycopg raises, and the classes of SQLSTATE, where the server is away or busy. psycopg's classes alone say too
@@ -102,15 +103,13 @@ def compose(text: str, schema: str) -> sql.Composed:
 
 
 @lru_cache(maxsize=1024)
-def _statement(name: str, schema: str) -> bytes:
+def _statement(name: str, schema: str) -> tuple[bytes, tuple[str, ...]]:
+    """Return sql/<name>.sql with numbered parameters, and their names in that order."""
     lines = files("graphile_worker_py").joinpath("sql").joinpath(f"{name}.sql").read_text("utf-8").splitlines()
     text = "\n".join(line for line in lines if not line.startswith("--"))  # what is for readers need not travel
-    identifier = sql.Identifier(schema).as_string().replace("%", "%%")
-    return (
-        sql.SQL(cast("Any", text))
-        .format(schema=sql.SQL(cast("Any", identifier)), job=sql.SQL(cast("Any", JOB_COLUMNS)))
-        .as_bytes()
-    )
+    names: dict[str, int] = {}
+    numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${names.setdefault(found[1], len(names) + 1)}", text)
+    return compose(numbered, schema).as_bytes(), tuple(names)
 
 
 def run_script(connection: Connection, text: str, schema: str) -> None:
@@ -201,23 +200,29 @@ class Database:
         """Run sql/<name>.sql with plans that follow indexes whatever the statistics say, and return its rows.
 
         On a freshly filled table PostgreSQL sorts 100,000 rows to find the first 500 (80 ms against 4, seen on 15), and
-        a plan type that is switched off may start the JIT (320 ms). The settings hold for one transaction, which goes
-        out in one piece: one round trip, and nothing is left behind on the session, a pooler's included.
+        a plan type that is switched off may start the JIT (320 ms). The settings hold for the transaction that a
+        pipeline is: one round trip, and nothing is left behind on the session, a pooler's included.
         """
-        with self.connection() as conn, psycopg.Cursor(conn, row_factory=tuple_row) as cursor:
-            with self._translated_errors(), conn.pipeline(), conn.transaction():
+        with self.connection() as conn:
+            with self._translated_errors(), conn.pipeline():
                 conn.execute(_BY_INDEX)
-                cursor.execute(_statement(name, self.schema), params, binary=True)
+                cursor = self._execute(conn, name, params)
             return cursor.fetchall()
 
     def run_on(self, connection: Connection, name: str, params: Mapping[str, Any] | None = None) -> list[Row]:
         """Run sql/<name>.sql on this very connection and return its rows. Raises SchemaMissing for a missing table."""
-        with psycopg.Cursor(connection, row_factory=tuple_row) as cursor, self._translated_errors():
-            # Results in binary, because psycopg reads times as text in one DateStyle only.
-            cursor.execute(_statement(name, self.schema), params or {}, binary=True)
+        with self._translated_errors():
+            cursor = self._execute(connection, name, params or {})
             if cursor.description is None and not _pipelined(connection):
                 return []
             return cursor.fetchall()
+
+    def _execute(self, connection: Connection, name: str, params: Mapping[str, Any]) -> psycopg.RawCursor[Row]:
+        """Run a statement, with results in binary, because psycopg reads times as text in one DateStyle only."""
+        cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
+        cursor.adapters.register_loader("timestamptz", Int8BinaryLoader)
+        text, names = _statement(name, self.schema)
+        return cursor.execute(text, [params[name] for name in names], binary=True)
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:

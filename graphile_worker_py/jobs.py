@@ -19,7 +19,7 @@ import attrs
 from graphile_worker_py import _payload
 from graphile_worker_py.errors import InvalidJobSpec
 
-_decode = json.JSONDecoder().decode
+_decode = json.JSONDecoder().raw_decode
 _UNREAD = object()
 
 JobKeyMode = Literal["replace", "preserve_run_at", "unsafe_dedupe"]
@@ -28,6 +28,9 @@ JobState = Literal["ready", "scheduled", "running", "retrying", "failed"]
 JOB_KEY_MODES = ("replace", "preserve_run_at", "unsafe_dedupe")
 LONGEST_WAIT = 86_400.0  # seconds
 LAST_RUN_AT = datetime(9999, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)  # PostgreSQL's
+EARLIEST = datetime(1, 1, 2, tzinfo=timezone.utc) - EPOCH  # a day from the end, so that any zone can show it
+LATEST = datetime(9999, 12, 30, tzinfo=timezone.utc) - EPOCH
 
 
 def check_text(name: str, value: object, *, longest: int, shortest: int = 0) -> str:
@@ -179,40 +182,76 @@ class JobSpec:
         return spec
 
 
-@attrs.frozen
+def moment(microseconds: int) -> datetime:
+    """Return the time that PostgreSQL counts as so many microseconds from the year 2000, cut to years Python has.
+
+    A plain SQL caller may store 'infinity', which is the largest number there is.
+    """
+    return EPOCH + min(max(timedelta(microseconds=microseconds), EARLIEST), LATEST)
+
+
+@attrs.frozen(slots=False, repr=False)  # attrs fills a frozen class in half the time where it has no slots
 class Job:
     """A job as the database holds it: the columns of the shared table, with the names of its task and queue.
 
     `payload` is decoded from `raw_payload` (JSON text) when first read and raises ValueError or RecursionError
-    where Python cannot; times are aware datetimes; `flags` is a tuple of names. `attempts` counts the one
-    under way.
+    where Python cannot; times are aware datetimes, in UTC, made from the raw ones (microseconds from the year 2000, as
+    PostgreSQL counts) when read; `flags` is a tuple of names. `attempts` counts the one under way.
     """
 
     task_identifier: str
     queue_name: str | None
     id: int
-    job_queue_id: int | None = attrs.field(repr=False)
-    raw_payload: str = attrs.field(repr=False)
+    job_queue_id: int | None
+    raw_payload: str
     priority: int
-    run_at: datetime
+    raw_run_at: int
     attempts: int
     max_attempts: int
-    last_error: str | None = attrs.field(repr=False)
-    created_at: datetime = attrs.field(repr=False)
-    updated_at: datetime = attrs.field(repr=False)
+    last_error: str | None
+    raw_created_at: int
+    raw_updated_at: int
     key: str | None
-    locked_at: datetime | None = attrs.field(repr=False)
-    locked_by: str | None = attrs.field(repr=False)
+    raw_locked_at: int | None
+    locked_by: str | None
     revision: int
     flags: tuple[str, ...] = attrs.field(converter=_names)
-    _decoded: Any = attrs.field(init=False, default=_UNREAD, repr=False, eq=False)
 
     @property
     def payload(self) -> Any:
         """Return the payload as Python data; the same object each time."""
-        if self._decoded is _UNREAD:
-            object.__setattr__(self, "_decoded", _decode(self.raw_payload))
-        return self._decoded
+        known = self.__dict__.get("payload", _UNREAD)
+        if known is not _UNREAD:
+            return known
+        payload, _ = _decode(self.raw_payload.lstrip())  # PostgreSQL has checked what follows
+        return self.__dict__.setdefault("payload", payload)
+
+    @property
+    def run_at(self) -> datetime:
+        """Return when the job was, or is, to run."""
+        return moment(self.raw_run_at)
+
+    @property
+    def created_at(self) -> datetime:
+        """Return when the job was added."""
+        return moment(self.raw_created_at)
+
+    @property
+    def updated_at(self) -> datetime:
+        """Return when the job was last changed by anybody but a worker."""
+        return moment(self.raw_updated_at)
+
+    @property
+    def locked_at(self) -> datetime | None:
+        """Return when the job was claimed, None if nobody holds it."""
+        return None if self.raw_locked_at is None else moment(self.raw_locked_at)
+
+    def __repr__(self) -> str:
+        return (
+            f"Job(task_identifier={self.task_identifier!r}, queue_name={self.queue_name!r}, id={self.id}, "
+            f"priority={self.priority}, run_at={self.run_at!r}, attempts={self.attempts}, "
+            f"max_attempts={self.max_attempts}, key={self.key!r}, revision={self.revision}, flags={self.flags!r})"
+        )
 
 
 @attrs.frozen
@@ -228,14 +267,14 @@ class JobInfo:
     queue_name: str | None
     state: JobState
     priority: int
-    run_at: datetime
+    run_at: datetime = attrs.field(converter=moment)
     attempts: int
     max_attempts: int
     last_error: str | None = attrs.field(repr=False)
-    created_at: datetime
-    updated_at: datetime
+    created_at: datetime = attrs.field(converter=moment)
+    updated_at: datetime = attrs.field(converter=moment)
     key: str | None
-    locked_at: datetime | None
+    locked_at: datetime | None = attrs.field(converter=attrs.converters.optional(moment))
     locked_by: str | None
     revision: int
     flags: tuple[str, ...] = attrs.field(converter=_names)
@@ -285,7 +324,7 @@ class Kind(enum.Enum):
     RETURNED = "returned"  # never begun: goes back with its attempt
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # see Job
 class Outcome:
     """What became of one claimed job, ready to be written; `duration` is in seconds.
 

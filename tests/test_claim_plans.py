@@ -6,9 +6,7 @@ generic plan that a prepared statement may come to.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from importlib.resources import files
 from typing import Any
 
 import psycopg
@@ -50,7 +48,7 @@ select task.id, queues.id, n %% 3 from task, specs left join queues using (queue
 """
 
 
-def prepared(connection: psycopg.Connection, **changes: Any) -> tuple[str, list[Any]]:
+def prepared(**changes: Any) -> tuple[str, list[Any]]:
     """Return the claim statement with numbered parameters, and their values."""
     values = {
         "tasks": ["work", "another"],
@@ -65,18 +63,9 @@ def prepared(connection: psycopg.Connection, **changes: Any) -> tuple[str, list[
         "within": 2.0,
         **changes,
     }
-    lines = files("graphile_worker_py").joinpath("sql", "claim_jobs.sql").read_text("utf-8").splitlines()
-    text = "\n".join(line for line in lines if not line.startswith("--"))
-    names: list[str] = []
-
-    def number(match: re.Match[str]) -> str:
-        if match[1] not in names:
-            names.append(match[1])
-        return f"${names.index(match[1]) + 1}"
-
-    composed = _database.compose(re.sub(r"%\((\w+)\)s", number, text), "graphile_worker").as_string(connection)
+    text, names = _database._statement("claim_jobs", "graphile_worker")
     assert set(names) == set(values)
-    return composed, [values[name] for name in names]
+    return text.decode(), [values[name] for name in names]
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -87,7 +76,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def explain(db: psycopg.Connection, *, generic: bool, **changes: Any) -> list[dict[str, Any]]:
     """Return the nodes of the plan by which a claim was carried out, and undo it."""
-    text, values = prepared(db, **changes)
+    text, values = prepared(**changes)
     mode = "force_generic_plan" if generic else "force_custom_plan"
     with db.transaction(force_rollback=True), ClientCursor(db) as cursor:
         cursor.execute(_database._BY_INDEX)

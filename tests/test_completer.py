@@ -214,14 +214,14 @@ def test_a_batch_that_is_tried_again_leaves_out_what_was_claimed_anew_meanwhile(
     first, second = (queue.job(job.id) for job in jobs)
     assert first is not None
     assert second is not None
-    held = {first.id, second.id}
+    held = {first.id: first, second.id: second}
     written: list[int] = []
     completer = Completer(
         queue.database,
         "pool",
         events=queue.events,
         on_settled=lambda settled: written.extend(job.id for job in settled),
-        holds=lambda job: job.id in held,
+        held=held,
         give_back=lambda back: None,
     )
     completer.put(Outcome(first, Kind.COMPLETED))
@@ -233,7 +233,7 @@ def test_a_batch_that_is_tried_again_leaves_out_what_was_claimed_anew_meanwhile(
         db.execute("lock table graphile_worker._private_jobs in access exclusive mode")
         with pytest.raises(psycopg.errors.LockNotAvailable):
             completer.step()
-    held.remove(second.id)
+    del held[second.id]
     completer.step()
     assert (written, [event.job.id for event in lost]) == ([first.id], [second.id])
     assert [info.id for info in queue.jobs()] == [second.id]

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from graphile_worker_py import Job
+from graphile_worker_py.jobs import EPOCH
 from graphile_worker_py.worker import pace
 from graphile_worker_py.worker.pace import Bounds, Pace, Stuck
 
@@ -32,10 +33,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def job(minutes: float = 0, *, priority: int = 0, queued: bool = False) -> Job:
     """Return a claimed job whose run_at is so many minutes after noon."""
-    return Job(
-        "task", "q" if queued else None, 1, 1 if queued else None, "{}", priority, NOON + timedelta(minutes=minutes),
-        1, 25, None, NOON, NOON, None, NOON, "holder", 0, (),
-    )  # fmt: skip
+    run_at = (NOON + timedelta(minutes=minutes) - EPOCH) // timedelta(microseconds=1)
+    named = ("task", "q" if queued else None, 1, 1 if queued else None)
+    return Job(*named, "{}", priority, run_at, 1, 25, None, 0, 0, None, 0, "holder", 0, ())
 
 
 # Pace

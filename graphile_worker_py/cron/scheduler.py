@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from os import PathLike
 from typing import Protocol, TypeAlias
 
@@ -27,7 +27,7 @@ from graphile_worker_py._service import Service
 from graphile_worker_py.cron.crontab import CronItem, check_identifiers, read_crontab
 from graphile_worker_py.cron.schedule import MINUTE, Tick, minute_of, next_minute, to_catch_up, to_make_up
 from graphile_worker_py.errors import InvalidCrontab
-from graphile_worker_py.jobs import JobSpec
+from graphile_worker_py.jobs import JobSpec, moment
 from graphile_worker_py.queue import Queue
 
 logger = logging.getLogger(__name__)
@@ -70,8 +70,8 @@ class DatabaseClock:
         """Return the time as the database has it, in UTC. Raises psycopg's errors when it has to ask."""
         if self._measured is None or self._is_doubtful(*self._measured):
             self._measured = self._measure()
-        moment, steady, _ = self._measured
-        return moment + timedelta(seconds=self._steady() - steady)
+        measured, steady, _ = self._measured
+        return measured + timedelta(seconds=self._steady() - steady)
 
     def _is_doubtful(self, _: datetime, steady: float, wall: float) -> bool:
         passed = self._steady() - steady
@@ -79,9 +79,9 @@ class DatabaseClock:
 
     def _measure(self) -> tuple[datetime, float, float]:
         before = self._steady()
-        (moment,) = self._database.run("clock")[0]
+        ((microseconds,),) = self._database.run("clock")
         trip = self._steady() - before
-        return moment.astimezone(timezone.utc), before + trip / 2, self._wall() - trip / 2
+        return moment(microseconds), before + trip / 2, self._wall() - trip / 2
 
 
 class Scheduler(Service):
@@ -146,7 +146,8 @@ class Scheduler(Service):
         identifiers = [item.identifier for item in items]
         with self._locked() as connection:
             parameters = {"identifiers": identifiers, "now": now}
-            known: dict[str, datetime] = dict(self._queue.database.run_on(connection, "register_crontabs", parameters))
+            rows = self._queue.database.run_on(connection, "register_crontabs", parameters)
+            known = {identifier: moment(since) for identifier, since in rows}
         late = to_make_up(items, known, until)
         added = self._schedule(late, now, backfilled=True)
         if added:

@@ -2,8 +2,9 @@
 -- comes back only where a merge may have changed it: the caller still has what it sent.
 select
     j.id, j.job_queue_id, case when j.revision > 0 then j.payload::text end as payload, j.priority,
-    least(greatest(j.run_at, '0001-01-02 00:00+00'), '9999-12-30 00:00+00') as run_at, j.attempts, j.max_attempts, j.last_error, j.created_at, j.updated_at, j.key, j.locked_at, j.locked_by,
-    j.revision, case when j.flags is not null then array(select jsonb_object_keys(j.flags)) end as flags
+    j.run_at, j.attempts, j.max_attempts,
+    j.last_error, j.created_at, j.updated_at, j.key, j.locked_at, j.locked_by, j.revision,
+    case when j.flags is not null then array(select jsonb_object_keys(j.flags)) end as flags
 from {schema}.add_jobs(
     specs => array(
         select row(

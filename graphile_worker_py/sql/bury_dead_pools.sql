@@ -10,7 +10,7 @@ with dead as materialized (
     returning id
 ), jobs as (
     update {schema}._private_jobs as j
-    set last_error = format('worker vanished: %%s was silent for too long while it ran this job', j.locked_by),
+    set last_error = format('worker vanished: %s was silent for too long while it ran this job', j.locked_by),
         run_at = greatest(now(), j.run_at) + make_interval(secs => exp(least(j.attempts, 10))),
         locked_at = null,
         locked_by = null

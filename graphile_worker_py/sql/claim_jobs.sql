@@ -11,9 +11,10 @@
 -- held: those queues, locked before any of their jobs: a second holder that comes at the same time skips the
 -- queue whole instead of taking its next job. queued: what is then still ready of their heads, up to the first that
 -- could not be locked, so that nothing overtakes it.
--- Always answers with a row: without jobs, it is empty but for due_in, the seconds until the next job is due if that is
--- `within` so many. seconds and queue_seconds are what looking for jobs without and with a queue took, the caller's
--- own waiting left out. stuck are free queues of which nothing could be had, for somebody holds the first.
+-- The first row is no job. Its payload tells of the claim: due_in, the seconds until the next job is due, if that is
+-- `within` so many and none is now; seconds and queue_seconds, what looking for jobs without and with a queue took, the
+-- caller's own waiting left out (being the first branch, it reads the clock before anything is updated); stuck,
+-- free queues of which nothing could be had, for somebody holds the first.
 -- `id = any (array(...))` keeps the primary key in use whatever the statistics say; a join has been seen to scan
 -- the whole table.
 with recursive known as materialized (
@@ -114,10 +115,15 @@ with recursive known as materialized (
     ) as numbered
     where nth = place
 ), picked as materialized (
-    select id, job_queue_id
-    from (select * from queued union all select * from free) as either_kind
-    order by priority, run_at, id
-    limit %(count)s::integer
+    select f.id, f.job_queue_id from free as f where not exists (select from queued)
+    union all
+    (
+        select e.id, e.job_queue_id
+        from (select * from queued union all select * from free) as e
+        where exists (select from queued)
+        order by e.priority, e.run_at, e.id
+        limit %(count)s::integer
+    )
 ), queues as (
     update {schema}._private_job_queues
     set locked_at = now(), locked_by = %(holder)s::text
@@ -129,9 +135,11 @@ with recursive known as materialized (
     where id = any (array(select id from picked))
     returning *
 )
-select t.identifier, q.queue_name,
-    {job},
-    s.due_in, s.seconds, s.queue_seconds, s.stuck
+select null::text as task_identifier, null::text as queue_name, null::bigint as id, null::integer as job_queue_id,
+    row_to_json(told)::text as payload, null::smallint as priority, null::timestamptz as run_at, null::smallint as attempts,
+    null::smallint as max_attempts, null::text as last_error, null::timestamptz as created_at,
+    null::timestamptz as updated_at, null::text as key, null::timestamptz as locked_at, null::text as locked_by,
+    null::integer as revision, null::text[] as flags
 from (
     select
         case when p.jobs = 0 then (
@@ -151,11 +159,13 @@ from (
         ) end as due_in,
         extract(epoch from f.ended_at - statement_timestamp())::float8 as seconds,
         extract(epoch from clock_timestamp() - f.ended_at)::float8 as queue_seconds,
-        nullif(array(select id from held except select job_queue_id from queued), '{{}}') as stuck
+        array(select id from held except select job_queue_id from queued) as stuck
     from (select clock_timestamp() as ended_at, count(*) as jobs from free) as f
     cross join lateral (select count(*) as jobs from picked where f.jobs is not null) as p
-) as s
-left join claimed as j on true
-left join known as t on t.id = j.task_id
+) as told
+union all
+select t.identifier, q.queue_name,
+    {job}
+from claimed as j
+join known as t on t.id = j.task_id
 left join queues as q on q.id = j.job_queue_id
-order by j.priority, j.run_at, j.id

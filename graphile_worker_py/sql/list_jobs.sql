@@ -1,7 +1,6 @@
 -- A page of jobs in the order of their ids, each with the state the database's clock gives it; payloads stay behind.
 select s.id, s.task_identifier, s.queue_name, s.state, s.priority,
-    least(greatest(s.run_at, '0001-01-02 00:00+00'), '9999-12-30 00:00+00') as run_at,
-    s.attempts, s.max_attempts, s.last_error, s.created_at, s.updated_at, s.key, s.locked_at, s.locked_by, s.revision,
+    s.run_at, s.attempts, s.max_attempts, s.last_error, s.created_at, s.updated_at, s.key, s.locked_at, s.locked_by, s.revision,
     case when s.flags is not null then array(select jsonb_object_keys(s.flags)) end as flags
 from (
     select j.*,

@@ -1,6 +1,6 @@
 -- Makes the identifiers known that are not, from `now` on, and returns those that were known before, with the time of
--- their last execution, or since when they are known: the snapshot is from before the insert. Times are cut to years
--- Python has. The table is locked by lock_crontabs.
+-- their last execution, or since when they are known: the snapshot is from before the insert. The table is locked by
+-- lock_crontabs.
 with known as materialized (
     select k.identifier, coalesce(k.last_execution, k.known_since) as since
     from {schema}._private_known_crontabs as k
@@ -11,4 +11,4 @@ with known as materialized (
     from unnest(%(identifiers)s::text[]) as asked (identifier)
     where asked.identifier not in (select identifier from known)
 )
-select identifier, least(greatest(since, '0001-01-02 00:00+00'), '9999-12-30 00:00+00') from known
+select identifier, since from known

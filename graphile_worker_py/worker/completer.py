@@ -11,8 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 import psycopg
@@ -21,7 +20,7 @@ from graphile_worker_py._database import Database, is_passing
 from graphile_worker_py._service import Service
 from graphile_worker_py.errors import GraphileWorkerError
 from graphile_worker_py.events import Events, JobCompleted, JobFailed, JobLost
-from graphile_worker_py.jobs import Job, Kind, Outcome
+from graphile_worker_py.jobs import Job, Kind, Outcome, moment
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +33,9 @@ LAST_TRIES = 10.0  # seconds
 class Completer(Service):
     """The one place in a pool that writes outcomes.
 
-    `on_settled` hears of every job that is written; `holds` says whether the pool holds a job by the claim it came
-    from; `give_back` takes those that were not begun after all, whose queue
-    is not to be freed by that: the outcome of the job before them does it.
+    `on_settled` hears of every job that is written; `held` are the jobs that the pool holds, by id, each as the claim
+    it came from; `give_back` takes those that were not begun after all, whose queue is not to be freed by that: the
+    outcome of the job before them does it.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class Completer(Service):
         *,
         events: Events,
         on_settled: Callable[[Iterable[Job]], None],
-        holds: Callable[[Job], bool],
+        held: Mapping[int, Job],
         give_back: Callable[[list[Job]], None],
     ) -> None:
         super().__init__("completer")
@@ -54,7 +53,7 @@ class Completer(Service):
         self._holder = holder
         self._events = events
         self._on_settled = on_settled
-        self._holds = holds
+        self._held = held
         self._give_back = give_back
         self._waiting: deque[Outcome] = deque()
         self._room = threading.Condition()
@@ -82,11 +81,12 @@ class Completer(Service):
 
         That is asked again of a batch that could not be written: one list of claims guards all of it.
         """
-        while self._waiting and len(self._batch) < LARGEST_BATCH:
-            self._batch.append(self._waiting.popleft())
-        lost = [outcome for outcome in self._batch if not self._holds(outcome.job)]
+        batch, waiting, held = self._batch, self._waiting, self._held
+        while waiting and len(batch) < LARGEST_BATCH:
+            batch.append(waiting.popleft())
+        lost = [outcome for outcome in batch if held.get(outcome.job.id) is not outcome.job]
         for outcome in lost:
-            self._batch.remove(outcome)
+            batch.remove(outcome)
             if outcome.kind is not Kind.RETURNED:  # that was given back already, by release()
                 self._events.emit(JobLost(outcome.job))
         with self._room:
@@ -110,17 +110,16 @@ class Completer(Service):
 
     def _write(self) -> None:
         """Write the batch. What goes back goes first: the queue of its run is freed by the outcome before it."""
-        of_kind: dict[Kind, list[Outcome]] = {kind: [] for kind in Kind}
-        for outcome in self._batch:
-            of_kind[outcome.kind].append(outcome)
+        kinds = Kind.RETURNED, Kind.COMPLETED, Kind.FAILED
+        returned, completed, failed = ([outcome for outcome in self._batch if outcome.kind is kind] for kind in kinds)
         try:
-            if returned := of_kind[Kind.RETURNED]:
+            if returned:
                 self._give_back([outcome.job for outcome in returned])
-            news = [*self._finish(of_kind[Kind.COMPLETED]), *self._fail(of_kind[Kind.FAILED])]
+            news = [*self._finish(completed), *self._fail(failed)]
         except BaseException:
             self._tried = True
             raise
-        self._on_settled([outcome.job for outcome in self._batch if outcome.kind is not Kind.RETURNED])
+        self._on_settled([outcome.job for outcome in completed + failed])
         for event in news:
             self._events.emit(event)
 
@@ -170,7 +169,7 @@ class Completer(Service):
     def _record(self, outcomes: list[Outcome]) -> list[object]:
         parameters = {
             "errors": [outcome.error for outcome in outcomes],
-            "kept": [None if o.kept is None else _array(place + 1 for place in o.kept) for o in outcomes],
+            "kept": [None if o.kept is None else _array([place + 1 for place in o.kept]) for o in outcomes],
             **self._claimed(outcomes),
         }
         final: dict[int, bool] = dict(self._database.run("fail_jobs", parameters))
@@ -187,13 +186,11 @@ class Completer(Service):
 
     def _claimed(self, outcomes: list[Outcome]) -> dict[str, object]:
         """Return the parameters by which a statement knows that we still hold these jobs, and since which claims."""
-        since: list[datetime | None] = []
-        for outcome in outcomes:
-            if not since or since[-1] != outcome.job.locked_at:
-                since.append(outcome.job.locked_at)
-        return {"holder": self._holder, "ids": _array(outcome.job.id for outcome in outcomes), "since": since}
+        since = {at for outcome in outcomes if (at := outcome.job.raw_locked_at) is not None}
+        ids = _array([outcome.job.id for outcome in outcomes])
+        return {"holder": self._holder, "ids": ids, "since": [moment(claim) for claim in since]}
 
 
-def _array(numbers: Iterable[int]) -> str:
+def _array(numbers: list[int]) -> str:
     """Return PostgreSQL's text for an array: psycopg dumps a list element by element, ten times as slowly."""
-    return "{" + ",".join(map(str, numbers)) + "}"
+    return f"{{{str(numbers)[1:-1]}}}"

@@ -8,7 +8,7 @@ claimed, as much as one thread can work off in that tenth of a second; the queue
 Handing out takes no lock while there are jobs, for `deque.popleft` needs none. A thread that finds nothing waits; one
 of the waiting is woken for a claim, and wakes the next if there is more, so that fast jobs do not wake a herd.
 
-`_held` are the jobs this pool has claimed and nobody has written an outcome for. After a claim whose answer was lost
+`held` are the jobs this pool has claimed and nobody has written an outcome for. After a claim whose answer was lost
 on the way, whatever carries our name and is not in it goes back.
 """
 
@@ -16,8 +16,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
+import json
 import logging
 import math
+import operator
 import threading
 import time
 from collections import Counter, deque
@@ -101,7 +104,7 @@ class LocalQueue(Service):
         self._on_end = on_end
         self._changed = threading.Condition()
         self._ready: deque[Job | Run] = deque()
-        self._held: dict[int, Job] = {}
+        self.held: dict[int, Job] = {}
         self._busy: Counter[int] = Counter()  # how many held jobs there are of each named queue
         self._idle = 0
         self._closed = threading.Event()
@@ -165,13 +168,9 @@ class LocalQueue(Service):
 
     def _hold(self, jobs: list[Job]) -> None:
         for job in jobs:
-            self._held[job.id] = job
+            self.held[job.id] = job
             if job.job_queue_id is not None:
                 self._busy[job.job_queue_id] += 1
-
-    def holds(self, job: Job) -> bool:
-        """Say whether this pool holds the job by this claim, not one it has since claimed anew."""
-        return self._held.get(job.id) is job
 
     def settled(self, jobs: Iterable[Job]) -> None:
         """Take note that these are no longer held; the next of a named queue can then be claimed at once."""
@@ -179,18 +178,17 @@ class LocalQueue(Service):
         with self._changed:
             for job in jobs:
                 self._settled += 1
-                if self.holds(job):
-                    del self._held[job.id]
-                    freed = self._left(job.job_queue_id) or freed
+                if self.held.get(job.id) is job:  # not one that was claimed anew in the meantime
+                    del self.held[job.id]
+                    if job.job_queue_id is not None:
+                        freed = self._left(job.job_queue_id) or freed
             if freed:
                 self._queues.ask()
-            if freed or (self._on_end is not None and not self._held):
+            if freed or (self._on_end is not None and not self.held):
                 self.wake()
 
-    def _left(self, queue_id: int | None) -> bool:
+    def _left(self, queue_id: int) -> bool:
         """Count one job of a named queue less; say whether it was the last, so that the queue is free."""
-        if queue_id is None:
-            return False
         self._busy[queue_id] -= 1
         if self._busy[queue_id]:
             return False
@@ -212,7 +210,7 @@ class LocalQueue(Service):
 
     def _look(self, count: int) -> float:
         with self._changed:
-            held_before = len(self._held)
+            held_before = len(self.held)
         claim = self._claim(count)
         with self._changed:
             self._more = claim.full or claim.queued
@@ -256,7 +254,7 @@ class LocalQueue(Service):
     def give_back(self, jobs: list[Job], *, free_queues: bool = True) -> None:
         """Unlock these jobs, their attempt not spent, and their queues, but for those in which we still run one."""
         ids = [job.id for job in jobs]
-        claimed = {"holder": self._holder, "ids": ids, "since": [job.locked_at for job in jobs]}
+        claimed = {"holder": self._holder, "ids": ids, "since": list({job.locked_at for job in jobs})}
         self._database.run("return_jobs", {**claimed, "free_queues": free_queues})
         self.settled(jobs)
 
@@ -289,16 +287,15 @@ class LocalQueue(Service):
                 self._on_end(error)
             raise
         self._claimed_at = time.monotonic()
-        due_in, seconds, queue_seconds, stuck = rows[0][-4:]
-        jobs = [Job(*row[:-4]) for row in rows if row[2] is not None]
+        told, jobs = json.loads(rows[0][4]), sorted(itertools.starmap(Job, rows[1:]), key=_ORDER)
         queued = any(job.job_queue_id is not None for job in jobs)
-        self._bounds.learn(jobs, bounded=lanes is not None, seconds=seconds)
-        if stuck:
-            self._stuck.add(stuck)
+        self._bounds.learn(jobs, bounded=lanes is not None, seconds=told["seconds"])
+        if told["stuck"]:
+            self._stuck.add(told["stuck"])
         elif with_queues and not queued:
-            self._queues.rest(queue_seconds + (seconds if self._bounds.slow else 0))
+            self._queues.rest(told["queue_seconds"] + (told["seconds"] if self._bounds.slow else 0))
         waits = [pace.left() for pace, looked in ((self._queues, with_queues), (self._bounds, not lanes)) if not looked]
-        return Claim(jobs, len(jobs) >= count, queued, min(waits, default=None), due_in, bool(stuck))
+        return Claim(jobs, len(jobs) >= count, queued, min(waits, default=None), told["due_in"], bool(told["stuck"]))
 
     def _rows(self, count: int, *, with_queues: bool, lanes: Lanes | None) -> list[Row]:
         parameters = {
@@ -339,7 +336,7 @@ class LocalQueue(Service):
 
     def _return_strays(self) -> None:
         with self._changed:
-            held = list(self._held)
+            held = list(self.held)
         strays = self._database.run("return_strays", {"holder": self._holder, "held": held})
         if strays:
             logger.warning("gave back %s jobs whose claim was never answered", len(strays))
@@ -357,6 +354,9 @@ class LocalQueue(Service):
                 self._changed.notify()
             raise
         return True
+
+
+_ORDER = operator.attrgetter("priority", "raw_run_at", "id")  # sorted here, at a tenth of what it takes the database
 
 
 def _jobs(portions: Iterable[Job | Run]) -> list[Job]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TypeAlias
 
-from graphile_worker_py.jobs import Job
+from graphile_worker_py.jobs import Job, moment
 
 Lanes: TypeAlias = tuple[list[int], list[datetime | None]]  # priorities, and where to begin in each
 
@@ -88,7 +88,7 @@ class Bounds:
     """
 
     def __init__(self) -> None:
-        self._since: dict[int, datetime | None] = {}
+        self._since: dict[int, int | None] = {}  # as PostgreSQL counts the time
         self.slow = False
         self._late = 0
         self._unbounded = Pace()
@@ -102,23 +102,23 @@ class Bounds:
         if not self.slow or not self._since or len(self._since) > MOST_LANES or not self.left():
             return None
         priorities = sorted(self._since)
-        return priorities, [self._since[priority] for priority in priorities]
+        return priorities, [None if (at := self._since[p]) is None else moment(at) for p in priorities]
 
     def learn(self, jobs: Iterable[Job], *, bounded: bool, seconds: float) -> None:
         """Take note of what a claim found, and of the seconds that the database looked for it."""
-        last: dict[int, datetime | None] = {}
+        last: dict[int, int | None] = {}
         count = 0
         for job in jobs:
-            last[job.priority] = None if job.job_queue_id else job.run_at
+            last[job.priority] = None if job.job_queue_id else job.raw_run_at
             count += 1
-        behind = [p for p, at in last.items() if at and (known := self._since.get(p)) and at < known]
+        behind = [p for p, at in last.items() if at is not None and (b := self._since.get(p)) is not None and at < b]
         if not bounded:
             self.slow = seconds > SLOW + SLOW_EACH * count
             self._late = self._late + 1 if behind else 0
             if self.slow and not behind:
                 self._unbounded.rest(max(SHORTEST_REST / REST, seconds))
         for priority, at in last.items():
-            if priority not in self._since or (at and (priority not in behind or self._late > LONG_RUN)):
+            if priority not in self._since or (at is not None and (priority not in behind or self._late > LONG_RUN)):
                 self._since[priority] = at
 
     def forget(self) -> None:

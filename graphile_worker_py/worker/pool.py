@@ -219,7 +219,7 @@ class WorkerPool:
             self.id,
             events=self.queue.events,
             on_settled=local_queue.settled,
-            holds=local_queue.holds,
+            held=local_queue.held,
             give_back=functools.partial(local_queue.give_back, free_queues=False),
         )
         self._crew = Crew(self.concurrency, take=local_queue.get, work=self._work, deliver=completer.put)
