@@ -8,7 +8,7 @@ taken from the locked job. No request is lost.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any
@@ -81,21 +81,48 @@ def chunks(specs: Iterable[JobSpec]) -> Iterator[list[JobSpec]]:
         yield chunk
 
 
-def add_chunk(database: Database, connection: Connection, specs: list[JobSpec], *, preserve_run_at: bool) -> list[Job]:
-    """Add specs of distinct keys on this connection and return their jobs in the same order."""
-    jobs: dict[int, Job] = {}
-    wanted = list(range(len(specs)))
-    for _ in range(MOST_TRIES):
-        text = "[" + ",".join(record(specs[position]) for position in wanted) + "]"
-        rows = database.run_on(connection, "add_jobs", {"specs": text, "preserve_run_at": preserve_run_at})
-        jobs.update(_matched(specs, wanted, rows))
-        wanted = [position for position in wanted if position not in jobs]
-        if not wanted:
-            return [jobs[position] for position in range(len(specs))]
-    raise _never_added()
+def add_all(
+    database: Database, connection: Connection, specs: Iterable[JobSpec], *, preserve_run_at: bool
+) -> Iterator[list[Job]]:
+    """Add specs on this connection, chunk by chunk, and yield the jobs of each chunk, in the order of the specs.
+
+    In a pipeline the next chunk is read and put into words while the database inserts the one before it.
+    """
+    answer: Callable[[], list[Job]] | None = None
+    for chunk in chunks(specs):
+        text = _text(chunk)
+        jobs = answer() if answer else []
+        answer = _sent(database, connection, chunk, text=text, preserve_run_at=preserve_run_at)
+        if jobs:
+            yield jobs
+    if answer:
+        yield answer()
 
 
-def _matched(specs: list[JobSpec], positions: list[int], rows: list[tuple[Any, ...]]) -> Iterator[tuple[int, Job]]:
+def _sent(
+    database: Database, connection: Connection, specs: list[JobSpec], *, text: str, preserve_run_at: bool
+) -> Callable[[], list[Job]]:
+    """Send specs of distinct keys; return what waits for their jobs, which are in the same order."""
+    rows = database.begin_on(connection, "add_jobs", {"specs": text, "preserve_run_at": preserve_run_at})
+
+    def answer() -> list[Job]:
+        jobs = dict(_matched(specs, range(len(specs)), rows()))
+        for _ in range(MOST_TRIES):
+            wanted = [position for position in range(len(specs)) if position not in jobs]
+            if not wanted:
+                return [jobs[position] for position in range(len(specs))]
+            again = {"specs": _text(specs[position] for position in wanted), "preserve_run_at": preserve_run_at}
+            jobs.update(_matched(specs, wanted, database.run_on(connection, "add_jobs", again)))
+        raise _never_added()
+
+    return answer
+
+
+def _text(specs: Iterable[JobSpec]) -> str:
+    return "[" + ",".join(map(record, specs)) + "]"
+
+
+def _matched(specs: list[JobSpec], positions: Iterable[int], rows: list[tuple[Any, ...]]) -> Iterator[tuple[int, Job]]:
     """Pair positions with rows: by key where there is one, else by the order in which ids were given out."""
     found = [row for row in rows if row[0] is not None]
     of_key = {row[10]: row for row in found if row[10] is not None}

@@ -20,7 +20,7 @@ import select
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.resources import files
@@ -211,11 +211,20 @@ class Database:
 
     def run_on(self, connection: Connection, name: str, params: Mapping[str, Any] | None = None) -> list[Row]:
         """Run sql/<name>.sql on this very connection and return its rows. Raises SchemaMissing for a missing table."""
+        return self.begin_on(connection, name, params)()
+
+    def begin_on(
+        self, connection: Connection, name: str, params: Mapping[str, Any] | None = None
+    ) -> Callable[[], list[Row]]:
+        """Run sql/<name>.sql, and return what returns its rows; in a pipeline, only that waits for the database."""
         with self._translated_errors():
             cursor = self._execute(connection, name, params or {})
-            if cursor.description is None and not _pipelined(connection):
-                return []
-            return cursor.fetchall()
+
+        def rows() -> list[Row]:
+            with self._translated_errors():
+                return cursor.fetchall() if cursor.description or _pipelined(connection) else []
+
+        return rows
 
     def _execute(self, connection: Connection, name: str, params: Mapping[str, Any]) -> psycopg.RawCursor[Row]:
         """Run a statement, with results in binary, because psycopg reads times as text in one DateStyle only."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
@@ -16,7 +17,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 from psycopg_pool import ConnectionPool
 
 from graphile_worker_py import migrate as migrations
-from graphile_worker_py._adding import add_chunk, add_one, chunks, moment
+from graphile_worker_py._adding import add_all, add_one, moment
 from graphile_worker_py._database import DEFAULT_SCHEMA, Database, all_or_nothing
 from graphile_worker_py.cron.crontab import CronItem
 from graphile_worker_py.errors import InvalidJobSpec
@@ -176,10 +177,11 @@ class Queue:
         """
         jobs: list[Job] = []
         count = 0
-        specs = _listed("specs", specs)
-        with self.database.connection(connection) as conn, all_or_nothing(conn):
-            for chunk in chunks(map(self._with_defaults, specs)):
-                added = add_chunk(self.database, conn, chunk, preserve_run_at=job_key_preserve_run_at)
+        asked = map(self._with_defaults, _listed("specs", specs))
+        with self.database.connection(connection) as conn, all_or_nothing(conn), ExitStack() as stack:
+            if connection is None:  # on a connection of the caller's, what the specs come from may need it as it is
+                stack.enter_context(conn.pipeline())
+            for added in add_all(self.database, conn, asked, preserve_run_at=job_key_preserve_run_at):
                 jobs += added if return_jobs else ()
                 count += len(added)
                 if on_progress is not None:
