@@ -132,7 +132,7 @@ def _checked_identifier(identifier: object) -> str:
     return checked
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # see Job
 class JobSpec:
     """Describe a job to add; every argument means what it means for `Queue.add_job`, and is checked here.
 
