@@ -158,6 +158,17 @@ class Database:
             )
         _databases.add(self)
 
+    def another(self, *, max_size: int) -> Database:
+        """Return a Database for the same server and schema, with a pool of its own, unless one was given."""
+        return Database(
+            self.source,
+            schema=self.schema,
+            min_size=0,
+            max_size=max_size,
+            connect_timeout=self.connect_timeout,
+            prepared_statements=self._prepare_threshold is not None,
+        )
+
     @property
     def source(self) -> str | ConnectionPool[Any] | None:
         """Return what was given: a pool, a conninfo, or None where the environment says."""

@@ -9,6 +9,7 @@
     ├── DuplicateTask(ValueError)       one identifier, two handlers
     ├── InvalidHandler(TypeError)       a function that cannot work on a job, or what is none
     ├── BatchResultMismatch             a list of results that does not fit the list of items
+    ├── JobNotHeld                      a job to complete that is done, or that another worker has
     ├── UnsafeExecutable                a program to run, or its folder, that others may write
     ├── ExecutableFailed                a program that could not be run, or did not end with 0
     ├── MigrationError
@@ -85,6 +86,10 @@ class InvalidHandler(GraphileWorkerError, TypeError):
 
 class BatchResultMismatch(GraphileWorkerError):
     """Fail a batch job whose handler returned a list of another length than its payload."""
+
+
+class JobNotHeld(GraphileWorkerError):
+    """Refuse to complete a job in a transaction: it is completed already, or was given to another worker."""
 
 
 class UnsafeExecutable(GraphileWorkerError):

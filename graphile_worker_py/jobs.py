@@ -322,6 +322,7 @@ class Kind(enum.Enum):
     COMPLETED = "completed"
     FAILED = "failed"
     RETURNED = "returned"  # never begun: goes back with its attempt
+    DECIDED = "decided"  # by a transaction of the handler's: completed if the row is gone, failed if it is there
 
 
 @attrs.frozen(slots=False)  # see Job

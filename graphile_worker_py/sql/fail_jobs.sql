@@ -1,5 +1,5 @@
 -- Records failures: the error, a later run_at, which items of a batch are left (`kept`, by their places from 1); frees the
--- queue. Only where `holder` still holds the job by one of the claims made at `since`; returns the ids it wrote, each with whether no attempt
+-- queues of those in `freeing`. Only where `holder` still holds the job by one of the claims made at `since`; returns the ids it wrote, each with whether no attempt
 -- is left (a taken key ends the attempts, too). Without a delay of its own a job waits e^min(attempts, 10) seconds, as
 -- in Node. Items keep their text, to the last digit: they never become values on the way.
 -- f is not joined in the usual way round: `id = any` keeps the primary key in use whatever the statistics say.
@@ -28,7 +28,7 @@ with f as materialized (
 ), freed as (
     update {schema}._private_job_queues as q
     set locked_at = null, locked_by = null
-    where q.id = any (array(select job_queue_id from failed where job_queue_id is not null))
+    where q.id = any (array(select job_queue_id from failed where id = any (%(freeing)s::bigint[])))
         and q.locked_by = %(holder)s::text
         and q.locked_at = any (%(since)s::timestamptz[])
 )

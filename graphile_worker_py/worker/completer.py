@@ -110,16 +110,18 @@ class Completer(Service):
 
     def _write(self) -> None:
         """Write the batch. What goes back goes first: the queue of its run is freed by the outcome before it."""
-        kinds = Kind.RETURNED, Kind.COMPLETED, Kind.FAILED
-        returned, completed, failed = ([outcome for outcome in self._batch if outcome.kind is kind] for kind in kinds)
+        returned, completed, failed, decided = (
+            [outcome for outcome in self._batch if outcome.kind is kind]
+            for kind in (Kind.RETURNED, Kind.COMPLETED, Kind.FAILED, Kind.DECIDED)
+        )
         try:
             if returned:
                 self._give_back([outcome.job for outcome in returned])
-            news = [*self._finish(completed), *self._fail(failed)]
+            news = [*self._finish(completed), *self._fail(failed), *self._decide(decided)]
         except BaseException:
             self._tried = True
             raise
-        self._on_settled([outcome.job for outcome in completed + failed])
+        self._on_settled([outcome.job for outcome in (*completed, *failed, *decided)])
         for event in news:
             self._events.emit(event)
 
@@ -127,9 +129,8 @@ class Completer(Service):
         """Delete what is done, together, and return the events; if the database refuses one, that one has failed."""
         if not outcomes:
             return []
-        freeing = [o.job.id for o in outcomes if o.frees_queue and o.job.job_queue_id is not None]
         try:
-            rows = self._database.run("finish_jobs", {"freeing": freeing, **self._claimed(outcomes)})
+            rows = self._database.run("finish_jobs", self._claimed(outcomes))
         except (psycopg.Error, GraphileWorkerError) as error:
             if is_passing(error):
                 raise
@@ -175,8 +176,23 @@ class Completer(Service):
         final: dict[int, bool] = dict(self._database.run("fail_jobs", parameters))
         return [self._failed(outcome, final.get(outcome.job.id)) for outcome in outcomes]
 
+    def _decide(self, outcomes: list[Outcome]) -> list[object]:
+        """Write as failed what no transaction of its handler's has deleted; of the rest only the queues are freed."""
+        news = self._fail(outcomes)
+        done = {event.job.id for event in news if isinstance(event, JobCompleted)}
+        freed = [o.job for o in outcomes if o.job.id in done and o.job.job_queue_id is not None and o.frees_queue]
+        if freed:
+            queues = [job.job_queue_id for job in freed]
+            since = [job.locked_at for job in freed]
+            self._database.run("free_queues", {"holder": self._holder, "queues": queues, "since": since})
+        return news
+
     def _failed(self, outcome: Outcome, final: bool | None) -> object:
         job = outcome.job
+        if final is None and outcome.kind is Kind.DECIDED and (outcome.exception is None or not self._tried):
+            if outcome.exception is not None:
+                logger.warning("job %s was completed in a transaction of its handler, which then failed", job.id)
+            return JobCompleted(job, outcome.duration)
         if final is None:
             if not self._tried:
                 return JobLost(job)
@@ -188,7 +204,8 @@ class Completer(Service):
         """Return the parameters by which a statement knows that we still hold these jobs, and since which claims."""
         since = {at for outcome in outcomes if (at := outcome.job.raw_locked_at) is not None}
         ids = _array([outcome.job.id for outcome in outcomes])
-        return {"holder": self._holder, "ids": ids, "since": [moment(claim) for claim in since]}
+        freeing = [o.job.id for o in outcomes if o.frees_queue and o.job.job_queue_id is not None]
+        return {"holder": self._holder, "ids": ids, "since": [moment(at) for at in since], "freeing": freeing}
 
 
 def _array(numbers: list[int]) -> str:

@@ -6,6 +6,8 @@ import queue
 import threading
 from collections.abc import Callable
 
+import attrs
+
 from graphile_worker_py._service import next_of
 from graphile_worker_py.jobs import Job, Kind, Outcome
 from graphile_worker_py.worker.local_queue import Run
@@ -93,10 +95,10 @@ class Crew:
         while jobs:
             self._running[place] = job = jobs.popleft()
             outcome = self._work(job)
-            if outcome.kind is Kind.FAILED or run.over():
+            if outcome.exception is not None or run.over():
                 while jobs:
                     self._deliver(Outcome(jobs.popleft(), Kind.RETURNED, frees_queue=False))
             if jobs:
-                outcome = Outcome(job, outcome.kind, outcome.duration, frees_queue=False)
+                outcome = attrs.evolve(outcome, frees_queue=False)
             self._deliver(outcome)
             self._running[place] = None

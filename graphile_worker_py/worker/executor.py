@@ -1,7 +1,7 @@
 """A job becomes an outcome: the handler is called, its batch settled, what it raised put into words.
 
-Nothing here touches the database. Anything a handler raises is its own failure, SystemExit and KeyboardInterrupt
-included: a crew thread never dies of it.
+Nothing here touches the database but for what a handler asks of its context. Anything a handler raises is its own
+failure, SystemExit and KeyboardInterrupt included: a crew thread never dies of it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MappingView, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from graphile_worker_py.errors import BatchResultMismatch, InvalidHandler
+import attrs
+from psycopg.pq import TransactionStatus
+
+from graphile_worker_py._database import Connection, Database, own_connection
+from graphile_worker_py.errors import BatchResultMismatch, InvalidHandler, JobNotHeld
 from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, Kind, Outcome
 from graphile_worker_py.queue import Queue
 from graphile_worker_py.tasks import Task
@@ -82,12 +87,16 @@ class JobContext:
     job_id, task_identifier and attempts. `cancelled`: an event that is set when the worker wants its threads back.
     """
 
-    def __init__(self, job: Job, queue: Queue, *, cancelled: threading.Event, helpers: Helpers) -> None:
+    def __init__(
+        self, job: Job, queue: Queue, *, cancelled: threading.Event, helpers: Helpers, database: Database
+    ) -> None:
         self.job = job
         self.queue = queue
         self.cancelled = cancelled
         self._helpers = helpers
         self._helped: list[Future[Any]] = []
+        self._database = database  # with connections for handlers
+        self._deciding: Connection | None = None  # the job is done if the transaction there has been committed
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -142,6 +151,45 @@ class JobContext:
             return_jobs=return_jobs,
         )
 
+    def complete(self, connection: object) -> None:
+        """Delete the job in the caller's transaction: it is done when that commits, together with all it wrote.
+
+        connection: an open psycopg connection or cursor. What is not committed when the handler returns is rolled
+        back, and the job has failed. Raises JobNotHeld where the job is completed already or another worker has it;
+        the transaction is then not to be committed.
+        """
+        own = own_connection(connection)
+        job = self.job
+        claim = {"id": job.id, "holder": job.locked_by, "since": job.locked_at}
+        if not self._database.run("complete_held_job", claim, connection=own):
+            raise JobNotHeld(f"job {job.id} is completed already, or another worker has it: commit nothing for it")
+        self._deciding = own
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Open a transaction on a connection of the worker's and yield it; at its end the job is completed in it.
+
+        The effects are then there exactly once, whatever happens to this process. The worker keeps up to as many
+        connections for this as it has threads. Raises JobNotHeld as complete() does, and rolls back.
+        """
+        with self._database.connection() as connection, connection.transaction():
+            yield connection
+            self.complete(connection)
+
+    def _left_to_the_row(self, outcome: Outcome) -> Outcome:
+        """Return the outcome of a handler that has called complete(): its row tells, once no transaction is open."""
+        connection = self._deciding
+        if connection is None:
+            return outcome
+        error = outcome.error or "the handler completed the job in a transaction that was not committed"
+        if connection.info.transaction_status != TransactionStatus.IDLE:
+            error = outcome.error or "the handler returned before it committed the transaction that completes the job"
+            try:
+                connection.rollback()
+            except Exception:  # it is in use by a thread of the handler's, or broken
+                connection.close()
+        return attrs.evolve(outcome, kind=Kind.DECIDED, error=error)
+
     def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Run function(*args, **kwargs) on the pool's helper threads and return its future.
 
@@ -177,17 +225,19 @@ def execute(task: Task[Any, Any], job: Job, context: Callable[[Job], JobContext]
     A job is not over before what its handler has handed to helper threads is.
     """
     began = time.perf_counter()
+    made = context(job) if task.wants_context else None
     try:
         payload = job.payload
         items = len(payload) if isinstance(payload, list) else None  # as they came: the handler may change its list
-        result = _called(task, payload, context(job) if task.wants_context else None)
+        result = _called(task, payload, made)
         if result is not None:
             _settle(items, result)
-        return Outcome(job, Kind.COMPLETED, time.perf_counter() - began)
+        outcome = Outcome(job, Kind.COMPLETED, time.perf_counter() - began)
     except _PartialFailure as partial:
-        return Outcome(job, Kind.FAILED, time.perf_counter() - began, partial.text, partial.first, partial.kept)
+        outcome = Outcome(job, Kind.FAILED, time.perf_counter() - began, partial.text, partial.first, partial.kept)
     except BaseException as error:
-        return Outcome(job, Kind.FAILED, time.perf_counter() - began, describe(error), error)
+        outcome = Outcome(job, Kind.FAILED, time.perf_counter() - began, describe(error), error)
+    return outcome if made is None else made._left_to_the_row(outcome)
 
 
 def _called(task: Task[Any, Any], payload: object, context: JobContext | None) -> object:

@@ -74,6 +74,7 @@ class WorkerPool:
         self._dead_after = check_seconds("dead_after", dead_after, shortest=3 * heartbeat)
         helpers = concurrency if helper_threads is None else helper_threads
         self._helpers = Helpers(check_integer("helper_threads", helpers, lowest=1, highest=10_000))
+        self._handlers_database = queue.database.another(max_size=concurrency)  # handlers do not wait for each other
         self._cancelled = threading.Event()
         self._inbox: queues.SimpleQueue[object] = queues.SimpleQueue()
         self._lock = threading.Lock()
@@ -238,6 +239,7 @@ class WorkerPool:
         self._stack.callback(heart.stop)
         completer.start()
         self._stack.callback(completer.stop)
+        self._stack.callback(self._handlers_database.close)
         self._stack.callback(self._helpers.close)
         self._crew.start()
         self._quiet.callback(local_queue.close)
@@ -263,7 +265,9 @@ class WorkerPool:
         return execute(self.queue.tasks[job.task_identifier], job, self._context)
 
     def _context(self, job: Job) -> JobContext:
-        return JobContext(job, self.queue, cancelled=self._cancelled, helpers=self._helpers)
+        return JobContext(
+            job, self.queue, cancelled=self._cancelled, helpers=self._helpers, database=self._handlers_database
+        )
 
     def _stopped_after(self, message: object) -> list[Job]:
         running = self.stop(self.grace)

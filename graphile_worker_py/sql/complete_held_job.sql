@@ -1,0 +1,4 @@
+-- Deletes a job in the caller's transaction if `holder` still holds it by the claim made at `since`; its queue stays locked.
+delete from {schema}._private_jobs
+where id = %(id)s::bigint and locked_by = %(holder)s::text and locked_at = %(since)s::timestamptz
+returning id
