@@ -21,7 +21,15 @@ from graphile_worker_py.errors import (
     UnknownTask,
     UnsafeExecutable,
 )
-from graphile_worker_py.events import JobCompleted, JobFailed, JobLost, JobStarted, PoolStarted, PoolStopped
+from graphile_worker_py.events import (
+    JobCompleted,
+    JobFailed,
+    JobLost,
+    JobStarted,
+    JobStuck,
+    PoolStarted,
+    PoolStopped,
+)
 from graphile_worker_py.executables import executable_tasks
 from graphile_worker_py.jobs import Job, JobInfo, JobSpec, Page, RunSummary, TaskStats
 from graphile_worker_py.queue import Queue, quick_add_job
@@ -50,6 +58,7 @@ __all__ = [
     "JobLost",
     "JobSpec",
     "JobStarted",
+    "JobStuck",
     "MigrationError",
     "NotSupported",
     "Page",

@@ -77,7 +77,16 @@ class JobLost:
     job: Job
 
 
-KINDS = (PoolStarted, PoolStopped, JobStarted, JobCompleted, JobFailed, JobLost)
+@attrs.frozen
+class JobStuck:
+    """A handler has been running for so many seconds; `stack` is what its thread is doing, as in a traceback."""
+
+    job: Job
+    seconds: float
+    stack: str
+
+
+KINDS = (PoolStarted, PoolStopped, JobStarted, JobCompleted, JobFailed, JobLost, JobStuck)
 
 
 class Events:
@@ -86,8 +95,9 @@ class Events:
     def __init__(self) -> None:
         self._subscribers: dict[type[Any], tuple[Callable[[Any], object], ...]] = {}
         self._lock = threading.Lock()
-        for kind in (PoolStarted, PoolStopped, JobCompleted, JobFailed, JobLost):
-            self.subscribe(kind, log)
+        for kind in KINDS:
+            if kind is not JobStarted:
+                self.subscribe(kind, log)
 
     def subscribe(self, kind: type[E], function: Callable[[E], object]) -> Callable[[], None]:
         """Call function with every record of this kind; call what is returned to end it. Raises InvalidHandler."""
@@ -129,6 +139,9 @@ def log(event: object) -> None:
     elif isinstance(event, JobLost):
         message = "job %s (%s) was no longer ours when it ended; its outcome changed nothing"
         logger.error(message, *_job(event.job), extra=_extra(event.job))
+    elif isinstance(event, JobStuck):
+        message = "job %s (%s) still runs after %.0f s; its thread is here:\n%s"
+        logger.warning(message, *_job(event.job), event.seconds, event.stack, extra=_extra(event.job))
     elif isinstance(event, JobCompleted):
         logger.debug("job %s (%s) completed in %.3f s", *_job(event.job), event.duration, extra=_extra(event.job))
     elif isinstance(event, PoolStarted):

@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("worker",),
     ("worker.crew", "worker.listener", "cron.scheduler"),
     ("worker.local_queue", "worker.completer", "worker.executor"),
-    ("worker.heartbeat", "worker.pace"),
+    ("worker.heartbeat", "worker.pace", "worker.watch"),
     ("queue",),
     ("migrate", "cron.schedule"),
     ("_adding", "executables"),

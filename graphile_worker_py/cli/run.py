@@ -113,6 +113,14 @@ def check_seconds(context: click.Context, parameter: click.Parameter, value: flo
     help="Seconds that running jobs get after the signal to stop.",
 )
 @click.option(
+    "--stuck-after",
+    metavar="S",
+    type=float,
+    default=600.0,
+    show_default=True,
+    help="Seconds until a job that still runs is reported, with its stack.",
+)
+@click.option(
     "--forbidden-flag",
     "forbidden_flags",
     metavar="FLAG",
@@ -148,6 +156,7 @@ def command(
     once: bool,
     poll_interval: float,
     grace: float,
+    stuck_after: float,
     forbidden_flags: tuple[str, ...],
     crontab: str | None,
     log_level: str,
@@ -180,6 +189,7 @@ def command(
             concurrency,
             poll_interval=poll_interval,
             grace=grace,
+            stuck_after=stuck_after,
             forbidden_flags=forbidden_flags,
             crontab=find_crontab(crontab, once=once),
         )
@@ -191,11 +201,16 @@ def command(
         code = ExitCode.OK
     except (MigrationError, InvalidCrontab) as error:
         code = report(error, context.obj)
+    return ended(pool, code)
+
+
+def ended(pool: WorkerPool, code: ExitCode) -> ExitCode:
+    """Stop what is left of the pool, heeding no signal any more; return the exit code, or end with one at once."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # it is ending already
+        signal.signal(number, signal.SIG_IGN)
     if jobs := pool.stop(timeout=0):
         end_at_once(pool, jobs, code or ExitCode.UNFINISHED)
-    queue.close()
+    pool.queue.close()
     return code
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 
 import attrs
@@ -16,6 +18,8 @@ from graphile_worker_py.worker.local_queue import Run
 class Crew:
     """`size` threads that call work(job) for each job that take() returns, and pass the outcome to deliver().
 
+    A handler that forks may return in the child too: there the outcome counts for nothing, and the thread ends, and
+    with it the child.
     The jobs of a Run are worked through in order by one thread; a failure ends it, and so does its time being over.
     """
 
@@ -34,6 +38,8 @@ class Crew:
         self._running: list[Job | None] = [None] * size  # each thread has its place, so none needs a lock
         self._runs: list[Run | None] = [None] * size
         self._left = size
+        self._forked = False  # this is a handler's thread that went on in a child process, after os.fork()
+        _crews.add(self)
         self.news: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._live, args=(place,), name=f"graphile-worker-py crew {place + 1}", daemon=True)
@@ -48,6 +54,11 @@ class Crew:
     def running(self) -> list[Job]:
         """Return the jobs whose handlers have not returned."""
         return [job for job in self._running if job is not None]
+
+    def at_work(self) -> list[tuple[Job, int]]:
+        """Return the running jobs, each with the identifier of its thread."""
+        pairs = zip(list(self._running), self._threads, strict=True)
+        return [(job, thread.ident or 0) for job, thread in pairs if job is not None]
 
     def waiting(self) -> list[Job]:
         """Return the jobs of runs that are behind a running one."""
@@ -80,9 +91,14 @@ class Crew:
                 self._runs[place] = taken
                 self._work_through(place, taken)
                 self._runs[place] = None
+                if self._forked:
+                    return
             else:
                 self._running[place] = taken
-                self._deliver(self._work(taken))
+                outcome = self._work(taken)
+                if self._forked:
+                    return
+                self._deliver(outcome)
                 self._running[place] = None
         with self._lock:
             self._left -= 1
@@ -95,6 +111,8 @@ class Crew:
         while jobs:
             self._running[place] = job = jobs.popleft()
             outcome = self._work(job)
+            if self._forked:
+                return
             if outcome.exception is not None or run.over():
                 while jobs:
                     self._deliver(Outcome(jobs.popleft(), Kind.RETURNED, frees_queue=False))
@@ -102,3 +120,14 @@ class Crew:
                 outcome = attrs.evolve(outcome, frees_queue=False)
             self._deliver(outcome)
             self._running[place] = None
+
+
+_crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for crew in list(_crews):
+        crew._forked = True
+
+
+os.register_at_fork(after_in_child=_after_fork)

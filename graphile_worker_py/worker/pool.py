@@ -35,6 +35,7 @@ from graphile_worker_py.worker.executor import Helpers, JobContext, execute
 from graphile_worker_py.worker.heartbeat import Heart, Sweeper
 from graphile_worker_py.worker.listener import Listener
 from graphile_worker_py.worker.local_queue import LocalQueue
+from graphile_worker_py.worker.watch import Watch
 
 THREAD_PREFIX = "graphile-worker-py "
 
@@ -46,6 +47,7 @@ class WorkerPool:
     pool. grace: seconds that run() lets handlers go on after a signal. helper_threads: for ctx.submit and ctx.map, of
     all handlers together. forbidden_flags: jobs with one of these are left alone; a callable is asked at each claim.
     heartbeat, dead_after: seconds between signs of life, and of silence until others take the pool's jobs over.
+    stuck_after: seconds until a job that still runs is reported, with the stack of its thread; None: never.
     crontab: the path of a file, or CronItem objects, to add jobs by the clock, beside what @queue.cron asks for; run()
     reads the file again at SIGHUP. Raises UnknownTask at start where no task is registered, InvalidCrontab, and
     MigrationError where the schema does not fit.
@@ -62,6 +64,7 @@ class WorkerPool:
         forbidden_flags: FlagSource = None,
         heartbeat: float = 10.0,
         dead_after: float = 60.0,
+        stuck_after: float | None = 600.0,
         crontab: CrontabSource = None,
     ) -> None:
         self.queue = queue
@@ -72,6 +75,7 @@ class WorkerPool:
         self._flags = _flag_source(forbidden_flags)
         self._heartbeat = check_seconds("heartbeat", heartbeat, shortest=0.05)
         self._dead_after = check_seconds("dead_after", dead_after, shortest=3 * heartbeat)
+        self._stuck_after = None if stuck_after is None else check_seconds("stuck_after", stuck_after, shortest=0.01)
         helpers = concurrency if helper_threads is None else helper_threads
         self._helpers = Helpers(check_integer("helper_threads", helpers, lowest=1, highest=10_000))
         self._handlers_database = queue.database.another(max_size=concurrency)  # handlers do not wait for each other
@@ -242,6 +246,10 @@ class WorkerPool:
         self._stack.callback(self._handlers_database.close)
         self._stack.callback(self._helpers.close)
         self._crew.start()
+        if self._stuck_after is not None:
+            watch = Watch(self._crew.at_work, after=self._stuck_after, events=self.queue.events)
+            watch.start()
+            self._stack.callback(watch.stop)
         self._quiet.callback(local_queue.close)
         local_queue.start()
         self._quiet.callback(local_queue.stop)
