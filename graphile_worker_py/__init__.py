@@ -18,6 +18,7 @@ from graphile_worker_py.errors import (
     SchemaMissing,
     SchemaTooNew,
     SchemaTooOld,
+    UnknownCronItem,
     UnknownTask,
     UnsafeExecutable,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "Task",
     "TaskStats",
     "Tasks",
+    "UnknownCronItem",
     "UnknownTask",
     "UnsafeExecutable",
     "WorkerPool",

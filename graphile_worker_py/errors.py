@@ -5,6 +5,7 @@
     ├── InvalidSchemaName(ValueError)   a name PostgreSQL would refuse or truncate
     ├── InvalidConninfo(ValueError)     a connection string libpq cannot read, or a setting it refuses
     ├── InvalidCrontab(ValueError)      file, line, column, and what was expected there
+    ├── UnknownCronItem(LookupError)    no cron item is known by an identifier
     ├── UnknownTask(LookupError)        no handler, or no task at all, is registered
     ├── DuplicateTask(ValueError)       one identifier, two handlers
     ├── InvalidHandler(TypeError)       a function that cannot work on a job, or what is none
@@ -70,6 +71,10 @@ class InvalidCrontab(GraphileWorkerError, ValueError):
     def __init__(self, message: str, problems: Iterable[CrontabProblem] = ()) -> None:
         super().__init__(message)
         self.problems = tuple(problems)
+
+
+class UnknownCronItem(GraphileWorkerError, LookupError):
+    """Say that no cron item has an identifier, and which there are."""
 
 
 class UnknownTask(GraphileWorkerError, LookupError):

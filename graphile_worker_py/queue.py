@@ -20,6 +20,7 @@ from graphile_worker_py import migrate as migrations
 from graphile_worker_py._adding import add_all, add_one, moment
 from graphile_worker_py._database import DEFAULT_SCHEMA, Database, all_or_nothing
 from graphile_worker_py.cron.crontab import CronItem
+from graphile_worker_py.cron.known import KnownItems
 from graphile_worker_py.errors import InvalidJobSpec
 from graphile_worker_py.events import Events
 from graphile_worker_py.jobs import (
@@ -103,6 +104,11 @@ class Queue:
     def schema(self) -> str:
         """Return the name of the schema."""
         return self.database.schema
+
+    @property
+    def crontab(self) -> KnownItems:
+        """Return what lists, pauses and resumes the cron items of this schema, and runs one now."""
+        return KnownItems(self.database, self.tasks)
 
     def point_at(self, database: str | ConnectionPool[Any] | None, *, schema: str | None = None) -> None:
         """Move this queue to another database (None: as the environment says), its tasks and handles with it."""

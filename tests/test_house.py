@@ -31,6 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("worker.local_queue", "worker.completer", "worker.executor"),
     ("worker.heartbeat", "worker.pace", "worker.watch"),
     ("queue",),
+    ("cron.known",),
     ("migrate", "cron.schedule"),
     ("_adding", "executables"),
     ("_database", "_service", "tasks", "events", "embedded"),

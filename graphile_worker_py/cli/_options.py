@@ -30,6 +30,7 @@ from graphile_worker_py import (
     SchemaMissing,
     SchemaTooNew,
     SchemaTooOld,
+    UnknownCronItem,
     UnknownTask,
     UnsafeExecutable,
 )
@@ -79,6 +80,7 @@ CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (SchemaTooOld, ExitCode.NO_SCHEMA),
     (NotSupported, ExitCode.NOT_THERE),
     (UnknownTask, ExitCode.NOT_THERE),
+    (UnknownCronItem, ExitCode.NOT_THERE),
     (psycopg.errors.InsufficientPrivilege, ExitCode.NOT_THERE),
     (click.Abort, ExitCode.INTERRUPTED),
     (UnsafeExecutable, ExitCode.NOT_THERE),

@@ -1,4 +1,4 @@
-"""`graphile-worker-py crontab check` and `crontab next`: look at a crontab without a database or a worker."""
+"""`graphile-worker-py crontab`: look at a file without a database; list, pause, resume and run items with one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from datetime import datetime, timezone
 
 import click
 
-from graphile_worker_py.cli._options import Epilog, debug_option
+from graphile_worker_py import Queue
+from graphile_worker_py.cli._options import Epilog, debug_option, shared_options
 from graphile_worker_py.cron.crontab import read_crontab
 from graphile_worker_py.cron.schedule import next_times
 
@@ -19,7 +20,7 @@ class _Group(Epilog, click.Group):
 
 @click.group("crontab", cls=_Group)
 def command() -> None:
-    """Check a crontab, or see when its items are due."""
+    """Check a crontab, see when its items are due, pause one, or run one now."""
 
 
 @command.command("check", cls=Epilog)
@@ -57,3 +58,47 @@ def coming(file: str, *, count: int) -> None:
             click.echo(f"  {local}{moment.strftime(FORMAT)} UTC")
         if not times:
             click.echo("  never")
+
+
+@command.command("list", cls=Epilog)
+@shared_options()
+def known(*, database: str | None, schema: str | None) -> None:
+    """List the items that workers have made known, when each was last due, and which are paused."""
+    with Queue(database, schema=schema) as queue:
+        for item in queue.crontab.known():
+            last = item.last_execution
+            state = "paused" if item.paused else last.strftime(f"{FORMAT} UTC") if last else "not run yet"
+            click.echo(f"{item.identifier}: {state}")
+
+
+@command.command("pause", cls=Epilog)
+@click.argument("identifier", metavar="ID")
+@shared_options()
+def pause(identifier: str, *, database: str | None, schema: str | None) -> None:
+    """Let no worker, Node's included, add jobs for the item ID until it is resumed."""
+    with Queue(database, schema=schema) as queue:
+        queue.crontab.pause(identifier)
+    click.echo(f"{identifier}: paused")
+
+
+@command.command("resume", cls=Epilog)
+@click.argument("identifier", metavar="ID")
+@shared_options()
+def resume(identifier: str, *, database: str | None, schema: str | None) -> None:
+    """Let the item ID go on from now; what was due meanwhile is not made up for."""
+    with Queue(database, schema=schema) as queue:
+        queue.crontab.resume(identifier)
+    click.echo(f"{identifier}: goes on")
+
+
+@command.command("run", cls=Epilog)
+@click.argument("identifier", metavar="ID")
+@click.argument("file", default="crontab")
+@shared_options()
+def run(identifier: str, file: str, *, database: str | None, schema: str | None) -> None:
+    """Add the job of the item ID of FILE now, and print its id; when it is due next does not change."""
+    items = {item.identifier: item for item in read_crontab(file)}
+    if identifier not in items:
+        raise click.UsageError(f"{file} has no item {identifier!r}; it has: {', '.join(items) or 'none'}")
+    with Queue(database, schema=schema) as queue:
+        click.echo(queue.crontab.run(items[identifier]).id)

@@ -100,6 +100,19 @@ def test_rows_and_jobs_are_the_same(version: str, queue: Queue, db: psycopg.Conn
 
 
 @pytest.mark.parametrize("version", node.LIVING)
+def test_node_heeds_a_pause(version: str, queue: Queue, db: psycopg.Connection, migrated_url: str) -> None:
+    """What is due in the same minute goes into one statement: if the one is there, the other will not come."""
+    due = datetime.now(timezone.utc) - timedelta(hours=2)
+    crontab = f"{due.minute} {due.hour} * * * rests ?fill=1d\n{due.minute} {due.hour} * * * goes_on ?fill=1d"
+    know(db, crontab, due - timedelta(hours=1))
+    queue.crontab.pause("rests")
+    with node_follows(version, migrated_url, crontab):
+        eventually(lambda: count(db) > 0, seconds=60)
+    assert [info.task_identifier for info in queue.jobs()] == ["goes_on"]
+    assert [(item.identifier, item.paused) for item in queue.crontab.known()] == [("goes_on", False), ("rests", True)]
+
+
+@pytest.mark.parametrize("version", node.LIVING)
 def test_new_items_become_known_alike(version: str, queue: Queue, db: psycopg.Connection, migrated_url: str) -> None:
     """And are not made up for."""
     crontab = "0 0 1 1 * a ?fill=4w\n0 0 1 1 * b"

@@ -1,0 +1,2 @@
+-- Tells which minute it is.
+select date_trunc('minute', now(), 'UTC')
