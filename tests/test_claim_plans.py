@@ -129,3 +129,13 @@ def test_jobs_of_the_future_and_other_tasks_at_a_better_priority_are_not_walked_
     queue.add_job("work", priority=1)
     for generic in (False, True):
         check(explain(db, generic=generic), claimed=1)
+
+
+def test_the_settings_hold_for_the_claim_and_not_for_the_session(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = "jit", "enable_seqscan", "enable_bitmapscan", "enable_sort", "plan_cache_mode"
+    asked = "select " + ", ".join(f"current_setting('{name}')" for name in names)
+    monkeypatch.setattr(_database, "_statement", lambda name, schema: (asked.encode(), ()))
+    before = queue.database.run("claim_jobs")
+    assert queue.database.run_by_index("claim_jobs", {}) == [("off", "off", "off", "off", "force_generic_plan")]
+    assert queue.database.run("claim_jobs") == before
+    assert before[0][1:] == ("on", "on", "on", "auto")

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from hand_clock import Hand
 from plain_sql import blocked, eventually
 from psycopg.rows import dict_row
 
@@ -21,19 +22,6 @@ from graphile_worker_py.cron.scheduler import Scheduler
 NOON = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
 MINUTE = timedelta(minutes=1)
 KNOWN = "graphile_worker._private_known_crontabs"
-
-
-class Hand:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self, moment: datetime = NOON) -> None:
-        self.moment = moment
-
-    def now(self) -> datetime:
-        return self.moment
-
-    def move(self, **time: float) -> None:
-        self.moment += timedelta(**time)
 
 
 def scheduler(queue: Queue, clock: Hand, *items: CronItem) -> Scheduler:
@@ -84,19 +72,19 @@ def test_a_tick_adds_a_job(queue: Queue, db: psycopg.Connection) -> None:
 
 
 def test_a_start_on_the_minute_schedules_it(queue: Queue, db: psycopg.Connection) -> None:
-    scheduler(queue, Hand(), CronItem("* * * * *", "a"), CronItem("1 * * * *", "b")).step()
+    scheduler(queue, Hand(NOON), CronItem("* * * * *", "a"), CronItem("1 * * * *", "b")).step()
     assert added(db) == [("a", "12:00", False)]
 
 
 def test_options_of_the_task_hold_where_the_item_has_none(queue: Queue) -> None:
     queue.task("report", max_attempts=3, priority=5, flags=["night"])(lambda payload: None)
-    scheduler(queue, Hand(), CronItem("* * * * *", "report", priority=-1)).step()
+    scheduler(queue, Hand(NOON), CronItem("* * * * *", "report", priority=-1)).step()
     (info,) = queue.jobs()
     assert (info.max_attempts, info.priority, info.flags) == (3, -1, ("night",))
 
 
 def test_a_key_replaces_the_job_that_waits(queue: Queue, db: psycopg.Connection) -> None:
-    clock = Hand()
+    clock = Hand(NOON)
     replaced = CronItem("* * * * *", "a", job_key="a")
     kept = CronItem("* * * * *", "b", job_key="b", job_key_mode="preserve_run_at")
     same_key = CronItem("* * * * *", "c", job_key="a")
@@ -112,7 +100,7 @@ def test_an_item_that_another_worker_ran_is_left_alone(queue: Queue, db: psycopg
     know(db, "ran", NOON - MINUTE, NOON)
     know(db, "ahead", NOON - MINUTE, NOON + MINUTE)
     know(db, "behind", NOON - 9 * MINUTE, NOON - MINUTE)
-    scheduler(queue, Hand(), *(CronItem("* * * * *", name) for name in ("ran", "ahead", "behind", "new"))).step()
+    scheduler(queue, Hand(NOON), *(CronItem("* * * * *", name) for name in ("ran", "ahead", "behind", "new"))).step()
     assert added(db) == [("behind", "12:00", False), ("new", "12:00", False)]
     assert known(db)["ahead"][1] == NOON + MINUTE
 
@@ -121,7 +109,7 @@ def test_no_due_item_is_no_notification(queue: Queue, db: psycopg.Connection) ->
     """add_jobs tells of an empty list too, and every worker of the database would look for jobs."""
     with queue.database.connect() as ear:
         ear.execute('listen "jobs:insert"')
-        clock = Hand()
+        clock = Hand(NOON)
         cron = scheduler(queue, clock, CronItem("* * * * *", "keyed", job_key="k"), CronItem("1 * * * *", "later"))
         cron.step()
         know(db, "a", NOON, NOON)
@@ -204,7 +192,7 @@ def test_items_read_again_go_on_from_where_the_old_ones_were(
 ) -> None:
     caplog.set_level(logging.INFO)
     know(db, "known", NOON - timedelta(days=9))
-    clock, items = Hand(), [CronItem("* * * * *", "a")]
+    clock, items = Hand(NOON), [CronItem("* * * * *", "a")]
     cron = Scheduler(queue, lambda: list(items), clock=clock)
     cron.step()
     items[:] = [CronItem("* * * * *", "b"), CronItem("0 * * * *", "known", backfill=timedelta(hours=2))]
@@ -257,7 +245,7 @@ def test_an_item_that_the_database_refuses_harms_no_other(
 ) -> None:
     db.execute("alter table graphile_worker._private_jobs add check (payload ->> 'bad' is null)")
     items = [CronItem("* * * * *", f"t{number}", {"bad": 1} if number == 3 else None) for number in range(7)]
-    scheduler(queue, Hand(), *items).step()
+    scheduler(queue, Hand(NOON), *items).step()
     assert [task for task, _, _ in added(db)] == ["t0", "t1", "t2", "t4", "t5", "t6"]
     assert "refuses the job of 't3'" in caplog.text
     assert known(db)["t3"][1] is None
@@ -265,7 +253,7 @@ def test_an_item_that_the_database_refuses_harms_no_other(
 
 def test_the_service_survives_the_loss_of_its_connections(queue: Queue, db: psycopg.Connection) -> None:
     """And a server that is away: what is due in the meantime comes late, once."""
-    clock = Hand()
+    clock = Hand(NOON)
     cron = scheduler(queue, clock, CronItem("* * * * *", "a", backfill=timedelta(hours=1)))
     cron.start()
     eventually(lambda: len(added(db)) == 1)
@@ -324,7 +312,7 @@ def test_a_keyed_job_that_a_worker_takes_in_the_same_moment_is_not_lost(queue: Q
             return job;
         end $$
     """)
-    scheduler(queue, Hand(), CronItem("* * * * *", "a", {"n": 1}, job_key="k"), CronItem("* * * * *", "b")).step()
+    scheduler(queue, Hand(NOON), CronItem("* * * * *", "a", {"n": 1}, job_key="k"), CronItem("* * * * *", "b")).step()
     assert added(db) == [("a", "12:00", False), ("b", "12:00", False)]
     assert db.execute("select last_value from tries").fetchone() == (2,)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from command_line import assert_error, graphile
+from hand_clock import Hand
 
 from graphile_worker_py import CronItem, InvalidJobSpec, Queue, UnknownCronItem
 from graphile_worker_py.cron.scheduler import Scheduler
@@ -16,17 +17,8 @@ NOON = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
 MINUTE = timedelta(minutes=1)
 
 
-class Hand:
-    """A clock that stands still until it is moved."""
-
-    moment = NOON
-
-    def now(self) -> datetime:
-        return self.moment
-
-
 def begin(queue: Queue, *items: CronItem) -> tuple[Scheduler, Hand]:
-    clock = Hand()
+    clock = Hand(NOON)
     cron = Scheduler(queue, lambda: list(items), clock=clock)
     cron.step()
     return cron, clock
