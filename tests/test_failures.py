@@ -168,7 +168,7 @@ def test_an_outcome_of_a_job_somebody_else_took_changes_nothing(queue: Queue, db
 
 @pytest.mark.parametrize("wrong", [("JobFailed", print), (JobFailed, None), (Job, print), (Exception, print), ([], 5)])
 def test_what_is_no_event_or_no_function_is_no_subscription(wrong: tuple[Any, Any]) -> None:
-    with pytest.raises(InvalidHandler, match=r"^subscribe: expected one of the classes .*, JobLost, and a"):
+    with pytest.raises(InvalidHandler, match=r"^subscribe: expected one of the classes .*, JobStuck, and a"):
         Queue().events.subscribe(*wrong)
 
 
