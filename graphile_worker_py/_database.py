@@ -21,7 +21,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, TypeAlias, cast
@@ -207,18 +207,30 @@ class Database:
         with self.connection(connection) as conn:
             return self.run_on(conn, name, params)
 
-    def run_by_index(self, name: str, params: Mapping[str, Any]) -> list[Row]:
-        """Run sql/<name>.sql with plans that follow indexes whatever the statistics say, and return its rows.
+    def begin_by_index(self, name: str, params: Mapping[str, Any]) -> Callable[[], list[Row]]:
+        """Send sql/<name>.sql, for plans that follow indexes whatever the statistics say; return what returns its rows.
 
         On a freshly filled table PostgreSQL sorts 100,000 rows to find the first 500 (80 ms against 4, seen on 15), and
         a plan type that is switched off may start the JIT (320 ms). The settings hold for the transaction that a
-        pipeline is: one round trip, and nothing is left behind on the session, a pooler's included.
+        pipeline is: one round trip, and nothing is left behind on the session, a pooler's included. The database is at
+        work from the start, and commits when the rows are asked for, which must happen.
         """
-        with self.connection() as conn:
-            with self._translated_errors(), conn.pipeline():
-                conn.execute(_BY_INDEX)
-                cursor = self._execute(conn, name, params)
-            return cursor.fetchall()
+        with ExitStack() as stack:
+            connection = stack.enter_context(self.connection())
+            with ExitStack() as inner:
+                inner.enter_context(self._translated_errors())
+                inner.enter_context(connection.pipeline())
+                connection.execute(_BY_INDEX)
+                cursor = self._execute(connection, name, params)
+                pipeline = inner.pop_all()
+            borrowed = stack.pop_all()
+
+        def rows() -> list[Row]:
+            with borrowed:
+                pipeline.close()
+                return cursor.fetchall()
+
+        return rows
 
     def run_on(self, connection: Connection, name: str, params: Mapping[str, Any] | None = None) -> list[Row]:
         """Run sql/<name>.sql on this very connection and return its rows. Raises SchemaMissing for a missing table."""

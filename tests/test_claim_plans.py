@@ -1,6 +1,6 @@
 """A claim costs what it claims: its plan follows indexes and touches few rows, whatever PostgreSQL knows of the table.
 
-The statement is planned as the worker runs it, by the settings of Database.run_by_index: with values, and as the
+The statement is planned as the worker runs it, by the settings of Database.begin_by_index: with values, and as the
 generic plan that a prepared statement may come to.
 """
 
@@ -136,6 +136,6 @@ def test_the_settings_hold_for_the_claim_and_not_for_the_session(queue: Queue, m
     asked = "select " + ", ".join(f"current_setting('{name}')" for name in names)
     monkeypatch.setattr(_database, "_statement", lambda name, schema: (asked.encode(), ()))
     before = queue.database.run("claim_jobs")
-    assert queue.database.run_by_index("claim_jobs", {}) == [("off", "off", "off", "off", "force_generic_plan")]
+    assert queue.database.begin_by_index("claim_jobs", {})() == [("off", "off", "off", "off", "force_generic_plan")]
     assert queue.database.run("claim_jobs") == before
     assert before[0][1:] == ("on", "on", "on", "auto")

@@ -29,6 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("worker",),
     ("worker.crew", "worker.listener", "cron.scheduler"),
     ("worker.local_queue", "worker.completer", "worker.executor"),
+    ("worker.claims",),
     ("worker.heartbeat", "worker.pace", "worker.watch"),
     ("queue",),
     ("cron.known",),

@@ -16,7 +16,8 @@ from plain_sql import eventually
 
 from graphile_worker_py import Job, JobContext, JobSpec, Queue, RunSummary, WorkerPool
 from graphile_worker_py.worker import local_queue, pace
-from graphile_worker_py.worker.local_queue import LocalQueue, Run
+from graphile_worker_py.worker.claims import Run
+from graphile_worker_py.worker.local_queue import LocalQueue
 
 NEVER = 3600.0  # a poll interval no test lives to see
 Pools = Callable[..., WorkerPool]

@@ -273,18 +273,18 @@ def test_a_claim_whose_answer_got_lost_goes_back_at_the_stop(
     queue: Queue, pools: Pools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = threading.Event()
-    claim = queue.database.run_by_index
+    begin = queue.database.begin_by_index
 
     def claim_and_cut(*args: Any) -> Any:
-        rows = claim(*args)
-        if rows[0][0] is not None:
+        rows = begin(*args)()
+        if len(rows) > 1:  # the first is no job
             lost.set()
             raise psycopg.OperationalError("server closed the connection unexpectedly")
-        return rows
+        return lambda: rows
 
     for name in ("SHORTEST_BACKOFF", "LONGEST_BACKOFF"):
         monkeypatch.setattr(_service, name, NEVER)  # so that it is the stop that gives them back
-    monkeypatch.setattr(queue.database, "run_by_index", claim_and_cut)
+    monkeypatch.setattr(queue.database, "begin_by_index", claim_and_cut)
     queue.task("work")(lambda payload: None)
     jobs = [queue.add_job("work", queue_name="one"), queue.add_job("work")]
     pool = pools(2, poll_interval=NEVER)

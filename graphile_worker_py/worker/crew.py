@@ -12,7 +12,7 @@ import attrs
 
 from graphile_worker_py._service import next_of
 from graphile_worker_py.jobs import Job, Kind, Outcome
-from graphile_worker_py.worker.local_queue import Run
+from graphile_worker_py.worker.claims import Run
 
 
 class Crew:

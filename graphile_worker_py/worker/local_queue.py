@@ -25,16 +25,17 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
-import attrs
 import psycopg
 
-from graphile_worker_py._database import Database, Row, is_passing
+from graphile_worker_py._database import Database, is_passing
 from graphile_worker_py._service import Service
 from graphile_worker_py.errors import GraphileWorkerError
 from graphile_worker_py.jobs import Job
+from graphile_worker_py.worker.claims import Asked, Claim, Run
 from graphile_worker_py.worker.heartbeat import now
-from graphile_worker_py.worker.pace import Bounds, Lanes, Pace, Stuck
+from graphile_worker_py.worker.pace import Bounds, Pace, Stuck
 
 logger = logging.getLogger(__name__)
 
@@ -44,36 +45,6 @@ READY_SECONDS = 0.1
 TIME_TO_LIVE = 5.0
 LAST_TRIES = 5.0  # seconds, for giving back at the end
 SOON = 0.05  # seconds after a claim that found little, until it is worth looking for what comes next
-
-
-class Run:
-    """Jobs of one named queue, in order, for one thread; over() says when to begin no more of them."""
-
-    def __init__(self, ends_at: float, goes_on: Callable[[], bool]) -> None:
-        self.jobs: deque[Job] = deque()
-        self._ends_at = ends_at
-        self._goes_on = goes_on
-
-    def over(self) -> bool:
-        """Return whether the pool is stopping or not known to live, or the jobs have waited too long."""
-        return time.monotonic() > self._ends_at or not self._goes_on()
-
-
-@attrs.frozen
-class Claim:
-    """What a claim brought: `full` if there may be more of the same, `queued` if some are of named queues.
-
-    `left_out` are the seconds until it is worth looking where this one did not look, None if it looked everywhere;
-    `due_in` the seconds until the next job is due, if that is before the next poll; `stuck` if it came to queues that
-    somebody hinders, which the next one passes over.
-    """
-
-    jobs: list[Job]
-    full: bool
-    queued: bool
-    left_out: float | None
-    due_in: float | None
-    stuck: bool
 
 
 class LocalQueue(Service):
@@ -113,6 +84,7 @@ class LocalQueue(Service):
         self._settled = 0
         self._rate = 0.0  # jobs per second
         self._measured_at = self._claimed_at = time.monotonic()
+        self._asked: Asked | None = None  # sent ahead, while what the one before brought is handed out
         self._answer_lost = False
         self._deaths = 0
         self._alive_until = 0.0  # by heartbeat.now(): later than that, others may have been given what is ready here
@@ -197,28 +169,30 @@ class LocalQueue(Service):
 
     def step(self) -> float | None:
         """Claim what the crew can use; return when to look again if nothing wakes it before."""
+        if self._asked is not None:
+            return self._look(self._asked)
         if self._answer_lost:
             self._return_strays()
         expired = self._return_expired()
         count = self._wanted()
         if count > 0 and not (expired and not self._idle):
-            delay = self._look(count)
+            delay = self._look(self._ask(count))
         else:
             delay = self._poll_interval
             self._more = True  # what woke us will be looked for when a thread is idle
         return min(delay, self._claimed_at + TIME_TO_LIVE - time.monotonic()) if self._ready else delay
 
-    def _look(self, count: int) -> float:
+    def _look(self, asked: Asked) -> float:
         with self._changed:
             held_before = len(self.held)
-        claim = self._claim(count)
+        claim = self._claim(asked)
         with self._changed:
             self._more = claim.full or claim.queued
             self._hold(claim.jobs)  # before a thread can be done with one
             self._ready.extend(self._portions(claim.jobs))
             self._changed.notify()
         if claim.full:
-            return self._poll_interval
+            return self._poll_interval if self._asked is None else 0
         if claim.stuck:
             return 0
         due_in = self._poll_interval if claim.due_in is None else max(0.0, claim.due_in)
@@ -237,6 +211,9 @@ class LocalQueue(Service):
         with self._changed:
             unstarted = _jobs(self._taken_back())
             self._changed.notify_all()
+        if self._asked is not None:
+            with contextlib.suppress(psycopg.Error, GraphileWorkerError):  # its jobs are strays then
+                unstarted += self._claim(self._asked).jobs
         deadline = time.monotonic() + LAST_TRIES
         while unstarted or self._answer_lost:
             try:
@@ -258,7 +235,7 @@ class LocalQueue(Service):
         self._database.run("return_jobs", {**claimed, "free_queues": free_queues})
         self.settled(jobs)
 
-    def _wanted(self) -> int:
+    def _wanted(self, coming: int = 0) -> int:
         """Return how many to claim: none in advance where a thread takes longer than READY_SECONDS for a job."""
         now = time.monotonic()
         with self._changed:
@@ -268,36 +245,18 @@ class LocalQueue(Service):
                 self._rate, self._settled, self._measured_at = rate, 0, now
             target = max(self._idle, min(MOST_READY, int(rate * READY_SECONDS)))
             self._low_water = target // 2
-            return min(LARGEST_CLAIM, target - len(self._ready))
+            return min(LARGEST_CLAIM, target - len(self._ready) - coming)
 
     def _run_length(self) -> int:
         busy = max(1, self._concurrency - self._idle)
         return max(1, min(LARGEST_CLAIM, math.ceil(self._rate * READY_SECONDS / busy)))
 
-    def _claim(self, count: int) -> Claim:
+    def _ask(self, count: int) -> Asked:
+        """Send a claim; the database sets about it at once."""
         with_queues = not self._queues.left()
         if with_queues:
             self._queues.begin()
         lanes = None if with_queues else self._bounds.lanes()  # a job that bounds hide could be the first of its queue
-        try:
-            rows = self._rows(count, with_queues=with_queues, lanes=lanes)
-        except Exception as error:
-            self._bounds.forget()
-            if self._on_end is not None and not is_passing(error):
-                self._on_end(error)
-            raise
-        self._claimed_at = time.monotonic()
-        told, jobs = json.loads(rows[0][4]), sorted(itertools.starmap(Job, rows[1:]), key=_ORDER)
-        queued = any(job.job_queue_id is not None for job in jobs)
-        self._bounds.learn(jobs, bounded=lanes is not None, seconds=told["seconds"])
-        if told["stuck"]:
-            self._stuck.add(told["stuck"])
-        elif with_queues and not queued:
-            self._queues.rest(told["queue_seconds"] + (told["seconds"] if self._bounds.slow else 0))
-        waits = [pace.left() for pace, looked in ((self._queues, with_queues), (self._bounds, not lanes)) if not looked]
-        return Claim(jobs, len(jobs) >= count, queued, min(waits, default=None), told["due_in"], bool(told["stuck"]))
-
-    def _rows(self, count: int, *, with_queues: bool, lanes: Lanes | None) -> list[Row]:
         parameters = {
             "tasks": self._tasks(),
             "forbidden": self._forbidden_flags(),
@@ -310,10 +269,51 @@ class LocalQueue(Service):
             "since": lanes and lanes[1],
             "within": self._poll_interval,
         }
-        self._answer_lost = True
-        rows = self._database.run_by_index("claim_jobs", parameters)
-        self._answer_lost = False
-        return rows
+        with self._told_of_errors():
+            self._answer_lost = True
+            return Asked(count, with_queues, lanes, self._database.begin_by_index("claim_jobs", parameters))
+
+    def _claim(self, asked: Asked) -> Claim:
+        """Wait for a claim, and send the next if this one brought plenty that will not last."""
+        self._asked = None
+        with self._told_of_errors():
+            rows = asked.answer()
+            self._answer_lost = False
+        self._claimed_at = time.monotonic()
+        told = json.loads(rows.pop(0)[4])
+        queued = any(row[3] is not None for row in rows)
+        full = len(rows) >= asked.count
+        if told["stuck"]:
+            self._stuck.add(told["stuck"])
+        elif asked.with_queues and not queued:
+            self._queues.rest(told["queue_seconds"] + (told["seconds"] if self._bounds.slow else 0))
+        if full and not queued and not self._bounds.slow:
+            self._ask_ahead(len(rows))
+        jobs = sorted(itertools.starmap(Job, rows), key=_ORDER)
+        self._bounds.learn(jobs, bounded=asked.lanes is not None, seconds=told["seconds"])
+        looked = (self._queues, asked.with_queues), (self._bounds, not asked.lanes)
+        left_out = min((pace.left() for pace, everywhere in looked if not everywhere), default=None)
+        return Claim(jobs, full, queued, left_out, told["due_in"], bool(told["stuck"]))
+
+    def _ask_ahead(self, coming: int) -> None:
+        """Send the next claim before this one is handed out, where the crew is faster than claims.
+
+        The claims stay in order, for this one is committed. Where it cannot be sent, the next step finds out why.
+        """
+        count = self._wanted(coming)
+        if count >= LARGEST_CLAIM // 2 and not self.stopping.is_set() and self._queues.left():
+            with contextlib.suppress(Exception):
+                self._asked = self._ask(count)
+
+    @contextmanager
+    def _told_of_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._bounds.forget()
+            if self._on_end is not None and not is_passing(error):
+                self._on_end(error)
+            raise
 
     def _portions(self, jobs: list[Job]) -> Iterator[Job | Run]:
         """Yield jobs without a queue as they are, and those of one queue together."""
