@@ -1,0 +1,161 @@
+"""Other queues on PostgreSQL from PyPI, drained as throughput.py does: `make bench ARGS=--peers`.
+
+Each is installed into an environment of its own, under .cache, on first use, in the newest version that this Python can
+have. A small program of each (programs/with_*.py) adds the jobs and works on them, with the settings its documentation
+offers for many small jobs. What they promise differs, and so does what "done" leaves in the tables: the notes say it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import attrs
+from measuring import HERE, Bench, Command, Side, drain, run
+from psycopg.conninfo import conninfo_to_dict
+from sides import PROGRAMS, ours
+
+PART = "peers"
+JOBS = 20_000
+LIMIT = 20.0  # seconds: of the slow ones, what was done by then is counted
+
+
+@attrs.frozen
+class Peer:
+    """A package, what else it needs, how many at a time it is given, how to find an unfinished job, what it promises."""
+
+    name: str
+    requires: tuple[str, ...]
+    count: int
+    pending: str
+    note: str
+
+
+PEERS = (
+    Peer(
+        "procrastinate",
+        ("psycopg[binary,pool]",),
+        24,
+        "select id from procrastinate_jobs limit 1",
+        "At least once; coroutines; told to delete jobs that succeeded (it keeps them by default). Done: the row is gone.",
+    ),
+    Peer(
+        "pgqueuer",
+        ("psycopg[binary]",),
+        100,
+        "select id from pgqueuer limit 1",
+        "At least once; coroutines; batches of 100. Done: the row is gone from its queue (a log keeps what happened).",
+    ),
+    Peer(
+        "chancy",
+        ("psycopg[binary,pool]",),
+        24,
+        "select id from chancy_jobs where state not in ('succeeded', 'failed', 'expired') limit 1",
+        "At least once; coroutines; eager polling. Done: the row is marked; a pruner deletes it later.",
+    ),
+    Peer(
+        "awa-pg",
+        ("typing-extensions",),
+        24,
+        "select id from awa.jobs where state in ('available', 'running', 'retryable', 'scheduled') limit 1",
+        "At least once; coroutines on a core written in Rust. Done: noted beside the row; whole partitions are emptied later.",
+    ),
+    Peer(
+        "dramatiq-pg",
+        ("psycopg2-binary",),
+        24,
+        "select message_id from dramatiq.queue where state in ('queued', 'consumed') limit 1",
+        "At least once; threads. Done: the row is marked; it is deleted after 30 days.",
+    ),
+    Peer(
+        "huey",
+        ("psycopg[binary]",),
+        24,
+        "select id from huey_task limit 1",
+        "At most once: a row is deleted before its task runs, and that is when it counts as done; threads.",
+    ),
+)
+
+
+def measure(bench: Bench) -> None:
+    """Measure ours and every peer that can be had; note what the others lack."""
+    sides = [ours()]
+    for peer in PEERS:
+        try:
+            python, version = installed(peer)
+        except subprocess.CalledProcessError as error:
+            reason = (error.stderr or error.stdout or str(error)).strip().splitlines()[-1]
+            bench.notes[peer.name] = f"Not measured, it could not be installed: {reason}"
+            continue
+        sides.append(side_of(peer, python, version))
+        bench.notes[sides[-1].name] = peer.note
+    for _ in range(bench.rounds):
+        for side in sides:
+            one(bench, side)
+
+
+def one(bench: Bench, side: Side) -> None:
+    """Measure one side once; what cannot run is noted, and measured no more."""
+    if bench.notes.get(side.name, "").startswith("Not measured"):
+        return
+    count = bench.size(JOBS)
+    try:
+        with bench.database() as url:
+            run(side.produce(url, count))
+            figures = drain(side, url, count, limit=LIMIT)
+    except SystemExit as failure:
+        bench.notes[side.name] = f"Not measured, it failed: {str(failure).strip().splitlines()[-1]}"
+        return
+    figures.pop("deadlocks")
+    bench.add(PART, f"fresh, one process, {count:,} jobs", side.name, figures)
+
+
+def side_of(peer: Peer, python: Path, version: str) -> Side:
+    """Return a peer as a side."""
+    program = str(PROGRAMS / f"with_{peer.name.partition('-')[0]}.py")
+
+    def command(url: str, what: str, count: int) -> Command:
+        return [str(python), program, as_url(url), what, str(count)], dict(os.environ)
+
+    return Side(
+        f"{peer.name} {version}",
+        lambda url, jobs: command(url, "produce", jobs),
+        lambda url: command(url, "work", peer.count),
+        pending=peer.pending,
+    )
+
+
+def installed(peer: Peer) -> tuple[Path, str]:
+    """Return the Python of the environment with a peer, and the peer's version; install it if it is not there yet."""
+    wanted = [peer.name, *peer.requires]
+    key = hashlib.sha256(repr((wanted, sys.version_info[:2])).encode()).hexdigest()[:8]
+    folder = HERE.parent / ".cache" / "peers" / f"{peer.name}-{key}"
+    python = folder / "bin" / "python"
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
+    if not (folder / ".complete").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        venv.create(folder, with_pip=True)
+        subprocess.run([*pip, "install", "--quiet", *wanted], check=True, capture_output=True, text=True)
+        (folder / ".complete").touch()
+    shown = subprocess.run([*pip, "show", peer.name], check=True, capture_output=True, text=True).stdout
+    found = re.search(r"^Version: (.+)$", shown, re.M)
+    return python, found[1] if found else "?"
+
+
+def as_url(conninfo: str) -> str:
+    """Return a conninfo as a URL that psycopg, psycopg2 and sqlx all read."""
+    server = conninfo_to_dict(conninfo)
+    host = str(server.get("host") or "localhost")
+    name, port = quote(str(server.get("user") or "")), server.get("port") or 5432
+    if password := server.get("password"):
+        name += f":{quote(str(password), safe='')}"
+    where = f"localhost:{port}" if host.startswith("/") else f"{host}:{port}"
+    more = f"?{urlencode({'host': host})}" if host.startswith("/") else ""
+    return f"postgresql://{name}@{where}/{quote(str(server['dbname']))}{more}"
