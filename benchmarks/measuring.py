@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import select
 import signal
 import statistics
@@ -189,6 +190,13 @@ def _end(running: list[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
+def memory_of(pid: int) -> float:
+    """Return the most megabytes that a process and its children had; ru_maxrss would begin with those of the parent."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return (int(found[1]) / 1024 if found else 0.0) + sum(memory_of(int(child)) for child in children)
+
+
 def stop(process: subprocess.Popen[bytes]) -> Any:
     """Stop a process with SIGTERM, and return what it used."""
     process.send_signal(signal.SIGTERM)
@@ -240,12 +248,13 @@ def drained(
         done = watch.until_done(began + limit)
         seconds = time.perf_counter() - began
         count = jobs if done else jobs - _left(connection, side, first)
+        memory = sum(memory_of(process.pid) for process in running)
         usage = [stop(process) for process in running]
         after = counters(connection)
     figures = {
         "jobs/s": count / seconds,
         "CPU us/job": sum(used.ru_utime + used.ru_stime for used in usage) / max(count, 1) * 1e6,
-        "MB": max(used.ru_maxrss for used in usage) / 1024,
+        "MB": memory,
         "WAL B/job": (after["wal"] - before["wal"]) / max(count, 1),
         "commits/job": (after["commits"] - before["commits"]) / max(count, 1),
         "deadlocks": after["deadlocks"] - before["deadlocks"],

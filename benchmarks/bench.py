@@ -1,0 +1,29 @@
+"""Measure throughput, adding and latency beside Node's worker and bare SQL, in one run, and print one table: `make bench`.
+
+Parts: throughput, defaults, one command, adding, adding one by one, latency, idle, commands; peers with --peers.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import adding
+import latency
+import peers
+import throughput
+from measuring import HERE, Bench, main
+from sides import node_is_missing
+
+
+def measure(bench: Bench, arguments: argparse.Namespace) -> None:
+    """Measure every part that is wanted."""
+    if missing := node_is_missing():
+        bench.notes["Node's worker"] = f"Not measured: {missing}"
+    for part in (throughput, adding, latency):
+        part.measure(bench, with_node=not missing)
+    if arguments.peers:
+        peers.measure(bench)
+
+
+if __name__ == "__main__":
+    main(str(__doc__), HERE / "results" / "bench.json", measure, peers="Measure the peers from PyPI too.")
