@@ -38,7 +38,7 @@ def ours(
         options += ["--processes", str(supervised)] if supervised > 1 else []
         return cli("run", f"{module}:queue", *options, "--log-level", "error", "--database", url, more=environment)
 
-    name = "ours, defaults" if concurrency is None else f"ours, {concurrency} threads"
+    name = "ours, defaults" if concurrency is None else f"ours, {concurrency} thread{'s'[: concurrency != 1]}"
     if supervised > 1:
         name = f"ours, --processes {supervised}"
     return Side(name, lambda url, jobs: produce(url, jobs, task=task), work, ready=supervised)

@@ -1,4 +1,4 @@
-"""The tasks of jobs.py in a process that remembers, and at its end writes to BENCH_LOG, a line each:
+"""The tasks of jobs.py in a process that remembers, and at its end writes to the folder BENCH_LOG, a line each:
 
     claim MS                                  how long a claim took, the way to the database and back included
     run ID QUEUE START END LOCKED_AT PRIORITY RUN_AT
@@ -37,7 +37,7 @@ def write() -> None:
     """Write what was remembered."""
     lines = [f"claim {seconds * 1000}" for seconds in claims]
     lines += [" ".join(["run", *map(str, run)]) for run in runs]
-    Path(os.environ["BENCH_LOG"]).write_text("".join(f"{line}\n" for line in lines))
+    Path(os.environ["BENCH_LOG"], str(os.getpid())).write_text("".join(f"{line}\n" for line in lines))
 
 
 Database.run_by_index = timed  # type: ignore[method-assign]
