@@ -127,6 +127,8 @@ def _activity(connection: psycopg.Connection, name: str) -> dict[str, int]:
     (loaded,) = connection.execute("show shared_preload_libraries").fetchone() or ("",)
     if "pg_stat_statements" in loaded:
         connection.execute("create extension if not exists pg_stat_statements")
-        query = "select coalesce(sum(calls), 0) from pg_stat_statements join pg_database on oid = dbid where datname = %s"
+        query = (
+            "select coalesce(sum(calls), 0) from pg_stat_statements join pg_database on oid = dbid where datname = %s"
+        )
         found["statements"] = int((connection.execute(query, [name]).fetchone() or (0,))[0])
     return found

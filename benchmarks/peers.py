@@ -1,15 +1,14 @@
 """Other queues on PostgreSQL from PyPI, drained as throughput.py does: `make bench ARGS=--peers`.
 
-Each is installed into an environment of its own, under .cache, on first use, in the newest version that this Python can
-have. A small program of each (programs/with_*.py) adds the jobs and works on them, with the settings its documentation
-offers for many small jobs. What they promise differs, and so does what "done" leaves in the tables: the notes say it.
+Each is installed into an environment of its own, under .cache, on first use, in the version named below. A small
+program of each (programs/with_*.py) adds the jobs and works on them, with the settings its documentation offers for
+many small jobs. What they promise differs, and so does what "done" leaves in the tables: the notes say it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -29,9 +28,10 @@ LIMIT = 20.0  # seconds: of the slow ones, what was done by then is counted
 
 @attrs.frozen
 class Peer:
-    """A package, what else it needs, how many at a time it is given, how to find an unfinished job, what it promises."""
+    """A package, what else it needs, how many at a time it is given, how to find an unfinished job, and a note."""
 
     name: str
+    version: str
     requires: tuple[str, ...]
     count: int
     pending: str
@@ -41,13 +41,15 @@ class Peer:
 PEERS = (
     Peer(
         "procrastinate",
+        "3.10.0",
         ("psycopg[binary,pool]",),
         24,
         "select id from procrastinate_jobs limit 1",
-        "At least once; coroutines; told to delete jobs that succeeded (it keeps them by default). Done: the row is gone.",
+        "At least once; coroutines; told to delete what succeeded, which it keeps by default. Done: the row is gone.",
     ),
     Peer(
         "pgqueuer",
+        "1.6.0",
         ("psycopg[binary]",),
         100,
         "select id from pgqueuer limit 1",
@@ -55,6 +57,7 @@ PEERS = (
     ),
     Peer(
         "chancy",
+        "0.26.0",
         ("psycopg[binary,pool]",),
         24,
         "select id from chancy_jobs where state not in ('succeeded', 'failed', 'expired') limit 1",
@@ -62,13 +65,15 @@ PEERS = (
     ),
     Peer(
         "awa-pg",
+        "0.6.9",
         ("typing-extensions",),
         24,
         "select id from awa.jobs where state in ('available', 'running', 'retryable', 'scheduled') limit 1",
-        "At least once; coroutines on a core written in Rust. Done: noted beside the row; whole partitions are emptied later.",
+        "At least once; coroutines on a core in Rust. Done: noted beside the row; whole partitions are emptied later.",
     ),
     Peer(
         "dramatiq-pg",
+        "0.12.0",
         ("psycopg2-binary",),
         24,
         "select message_id from dramatiq.queue where state in ('queued', 'consumed') limit 1",
@@ -76,6 +81,7 @@ PEERS = (
     ),
     Peer(
         "huey",
+        "3.5.4",
         ("psycopg[binary]",),
         24,
         "select id from huey_task limit 1",
@@ -89,13 +95,13 @@ def measure(bench: Bench) -> None:
     sides = [ours()]
     for peer in PEERS:
         try:
-            python, version = installed(peer)
+            side = side_of(peer, installed(peer))
         except subprocess.CalledProcessError as error:
             reason = (error.stderr or error.stdout or str(error)).strip().splitlines()[-1]
-            bench.notes[peer.name] = f"Not measured, it could not be installed: {reason}"
+            bench.notes[f"{peer.name} {peer.version}"] = f"Not measured, it could not be installed: {reason}"
             continue
-        sides.append(side_of(peer, python, version))
-        bench.notes[sides[-1].name] = peer.note
+        sides.append(side)
+        bench.notes[side.name] = peer.note
     for _ in range(bench.rounds):
         for side in sides:
             one(bench, side)
@@ -117,7 +123,7 @@ def one(bench: Bench, side: Side) -> None:
     bench.add(PART, f"fresh, one process, {count:,} jobs", side.name, figures)
 
 
-def side_of(peer: Peer, python: Path, version: str) -> Side:
+def side_of(peer: Peer, python: Path) -> Side:
     """Return a peer as a side."""
     program = str(PROGRAMS / f"with_{peer.name.partition('-')[0]}.py")
 
@@ -125,28 +131,26 @@ def side_of(peer: Peer, python: Path, version: str) -> Side:
         return [str(python), program, as_url(url), what, str(count)], dict(os.environ)
 
     return Side(
-        f"{peer.name} {version}",
+        f"{peer.name} {peer.version}",
         lambda url, jobs: command(url, "produce", jobs),
         lambda url: command(url, "work", peer.count),
         pending=peer.pending,
     )
 
 
-def installed(peer: Peer) -> tuple[Path, str]:
-    """Return the Python of the environment with a peer, and the peer's version; install it if it is not there yet."""
-    wanted = [peer.name, *peer.requires]
+def installed(peer: Peer) -> Path:
+    """Return the Python of the environment with a peer; install it if it is not there yet."""
+    wanted = [f"{peer.name}=={peer.version}", *peer.requires]
     key = hashlib.sha256(repr((wanted, sys.version_info[:2])).encode()).hexdigest()[:8]
     folder = HERE.parent / ".cache" / "peers" / f"{peer.name}-{key}"
     python = folder / "bin" / "python"
-    pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
     if not (folder / ".complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
-        subprocess.run([*pip, "install", "--quiet", *wanted], check=True, capture_output=True, text=True)
+        install = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet", *wanted]
+        subprocess.run(install, check=True, capture_output=True, text=True)
         (folder / ".complete").touch()
-    shown = subprocess.run([*pip, "show", peer.name], check=True, capture_output=True, text=True).stdout
-    found = re.search(r"^Version: (.+)$", shown, re.M)
-    return python, found[1] if found else "?"
+    return python
 
 
 def as_url(conninfo: str) -> str:

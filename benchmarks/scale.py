@@ -77,7 +77,7 @@ def backlog(bench: Bench) -> None:
 
 
 def pace(seen: list[tuple[float, int]], begin: int, end: int) -> float:
-    """Return the jobs a second between two ids, as near to them as somebody looked; the start of the process is left out."""
+    """Return the jobs a second between two ids, as near to them as somebody looked, the start left out."""
     (began, first) = next(look for look in seen if look[1] > begin or look[1] == seen[-1][1])
     (ended, last) = next(look for look in seen if look[1] >= end)
     return (last - first) / (ended - began) if ended > began else 0.0

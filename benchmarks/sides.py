@@ -12,11 +12,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from measuring import HERE, Command, Side
+from measuring import HERE, Command, Side, run
 
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from interop import node  # noqa: E402 - the path comes first
+from interop import node
 
 PROGRAMS = HERE / "programs"
 THREADS = 24
@@ -31,7 +31,7 @@ def ours(
     module: str = "jobs",
     environment: Mapping[str, str] | None = None,
 ) -> Side:
-    """Return our worker; without a concurrency, at all its defaults; supervised, as so many processes of one command."""
+    """Return our worker; without a concurrency at all its defaults, supervised as so many processes of one command."""
 
     def work(url: str) -> Command:
         options = [] if concurrency is None else ["--concurrency", str(concurrency)]
@@ -77,7 +77,7 @@ def loop(*, burning: bool = False) -> Side:
         command = [sys.executable, str(PROGRAMS / "loop.py"), url, *(["burn"] if burning else [])]
         return command, dict(os.environ)
 
-    return Side("bare SQL loop", lambda url, jobs: produce(url, jobs), work)
+    return Side("bare SQL loop", produce, work)
 
 
 def node_is_missing() -> str | None:
@@ -88,6 +88,11 @@ def node_is_missing() -> str | None:
     except node.Unavailable as missing:
         return str(missing)
     return None
+
+
+def node_version() -> str:
+    """Return the version of the Node.js that runs Node's worker."""
+    return run(([node.binary(node.NEWEST), "--version"], dict(os.environ))).strip().lstrip("v")
 
 
 def installed(script: str) -> Path:

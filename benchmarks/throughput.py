@@ -43,5 +43,3 @@ def one(
         figures = drain(side, url, count, processes=processes)
     figures.pop("deadlocks")
     bench.add(part, case, side.name, figures)
-
-

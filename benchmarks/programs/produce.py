@@ -1,4 +1,4 @@
-"""Install the schema, add jobs from a generator, and print "seconds megabytes": what adding took, and the most memory."""
+"""Install the schema, add jobs from a generator, and print what adding took: seconds, and megabytes at most."""
 
 from __future__ import annotations
 
