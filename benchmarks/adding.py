@@ -23,7 +23,7 @@ CALL = "select * from graphile_worker.add_job(identifier => %s, payload => %s::j
 
 def measure(bench: Bench, *, with_node: bool) -> None:
     """Measure in turn, the million once."""
-    for number in range(bench.rounds):
+    for number in bench.turns(3):
         if bench.wanted("adding"):
             many(bench, 200_000, with_node=with_node)
             if not number:

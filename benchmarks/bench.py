@@ -28,4 +28,10 @@ def measure(bench: Bench, arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(str(__doc__), HERE / "results" / "bench.json", measure, peers="Measure the peers from PyPI too.")
+    main(
+        str(__doc__),
+        HERE / "results" / "bench.json",
+        measure,
+        rounds=5,
+        options={"peers": "Measure the peers from PyPI too."},
+    )

@@ -90,24 +90,25 @@ def cases(bench: Bench) -> list[Case]:
 
 def measure(bench: Bench) -> None:
     """Measure case after case, turn and turn about."""
-    for _ in range(bench.rounds):
+    for _ in bench.turns():
         for case in cases(bench):
             one(bench, case)
 
 
 def one(bench: Bench, case: Case) -> None:
     """Measure a case once."""
-    with bench.database() as url, Queue(url) as queue, psycopg.connect(url, autocommit=True) as db:
-        queue.migrate()
-        db.execute(f"delete from {JOBS} where id = %s", [queue.add_job("noop").id])  # makes the task
-        if case.ahead:
-            case.ahead(queue, db)
-        (last,) = db.execute(f"select coalesce(max(id), 0) from {JOBS}").fetchone() or (0,)
-        case.load(queue, db)
-        queue.close()
+    with bench.database() as url:
+        with Queue(url) as queue, psycopg.connect(url, autocommit=True) as db:
+            queue.migrate()
+            db.execute(f"delete from {JOBS} where id = %s", [queue.add_job("noop").id])  # makes the task
+            if case.ahead:
+                case.ahead(queue, db)
+            (last,) = db.execute(f"select coalesce(max(id), 0) from {JOBS}").fetchone() or (0,)
+            case.load(queue, db)
         figures = drain(ours(), url, case.ready, first=last + 1)
-        (here,) = db.execute(f"select count(*) from {JOBS}").fetchone() or (0,)
-        (held,) = db.execute(f"select count(*) from {JOBS} where locked_at is not null").fetchone() or (0,)
+        with psycopg.connect(url) as db:
+            (here,) = db.execute(f"select count(*) from {JOBS}").fetchone() or (0,)
+            (held,) = db.execute(f"select count(*) from {JOBS} where locked_at is not null").fetchone() or (0,)
     if (here, held) != (case.stay, 0):
         raise SystemExit(f"{case.name}: {here} rows are there, {held} of them locked; expected {case.stay} and 0")
     figures.pop("deadlocks")

@@ -26,7 +26,7 @@ CONNECTIONS = "select count(*) from pg_stat_activity where datname = %s and back
 
 def measure(bench: Bench, *, with_node: bool) -> None:
     """Measure in turn."""
-    for number in range(bench.rounds):
+    for number in bench.turns(3):
         if bench.wanted("latency"):
             for is_ours in (True, False) if with_node else (True,):
                 latency(bench, is_ours=is_ours)

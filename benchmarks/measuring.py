@@ -28,7 +28,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -85,6 +85,10 @@ class Bench:
         """Say whether this part is to be measured."""
         return not self.only or part in self.only
 
+    def turns(self, most: int = 1_000) -> range:
+        """Return the rounds of a part that steadies sooner than others, or takes long."""
+        return range(min(self.rounds, most))
+
     def size(self, jobs: int) -> int:
         """Return how many jobs that is in this run."""
         return max(24, int(jobs * self.scale))
@@ -113,17 +117,24 @@ class Bench:
                 connection.execute(drop)
 
 
-def main(description: str, default: Path, measure: Callable[[Bench, argparse.Namespace], None], **options: Any) -> None:
+def main(
+    description: str,
+    default: Path,
+    measure: Callable[[Bench, argparse.Namespace], None],
+    *,
+    rounds: int,
+    options: Mapping[str, str] | None = None,
+) -> None:
     """Read the command line, measure, print one table and write the figures."""
     from report import table
 
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("url", nargs="?", help="A server; else an embedded one, as durable as PostgreSQL comes.")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=rounds, help="Some parts take fewer.")
     parser.add_argument("--scale", type=float, default=1.0, help="Of all sizes and durations.")
     parser.add_argument("--only", action="append", default=[], metavar="PART", help="May be repeated.")
     parser.add_argument("--json", type=Path, help=f"Where figures go; all parts go to {default.name} by default.")
-    for name, what in options.items():
+    for name, what in (options or {}).items():
         parser.add_argument(f"--{name}", action="store_true", help=what)
     arguments = parser.parse_args()
     began = time.time()

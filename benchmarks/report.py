@@ -114,7 +114,7 @@ def about(record: Record) -> str:
         f"shared_buffers {facts['shared_buffers']}; Python {facts['python']}, psycopg {facts['psycopg']}, "
         f"graphile-worker-py {facts['graphile-worker-py']}"
         + (f", Node.js {facts['node']}" if facts.get("node") else "")
-        + f". Medians of {facts['rounds']} rounds, {facts['minutes']} minutes in all."
+        + f". Medians of at most {facts['rounds']} rounds, {facts['minutes']:.0f} minutes in all."
     )
     if facts["scale"] != 1:
         text += (

@@ -39,7 +39,7 @@ def measure(bench: Bench, arguments: argparse.Namespace) -> None:
 def width(bench: Bench) -> None:
     """Drain with more and more threads, then with more and more processes; deadlocks are counted."""
     count = bench.size(100_000)
-    for _ in range(bench.rounds):
+    for _ in bench.turns():
         for threads in (1, 2, 4, 8, 16, 24, 32, 64):
             narrow(bench, "threads", threads, count)
         for processes in (1, 2, 3, 4):
@@ -92,7 +92,7 @@ def handlers(bench: Bench) -> None:
         ("burn 1 ms, two processes", ours(None, task="burn"), burning, 2),
         ("burn 1 ms, two processes", loop(burning=True), burning, 2),
     )
-    for _ in range(bench.rounds):
+    for _ in bench.turns():
         for case, side, count, processes in cases:
             with bench.database() as url:
                 run(side.produce(url, count))
@@ -130,4 +130,4 @@ def snapshot(bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    main(str(__doc__), HERE / "results" / "scale.json", measure)
+    main(str(__doc__), HERE / "results" / "scale.json", measure, rounds=3)

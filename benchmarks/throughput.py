@@ -18,7 +18,7 @@ def measure(bench: Bench, *, with_node: bool) -> None:
     fast = [ours(), *([nodes()] if with_node else []), loop()]
     slow = [ours(None), *([nodes(1, tuned=False)] if with_node else [])]
     pair = [ours(supervised=2), ours()]
-    for _ in range(bench.rounds):
+    for number in bench.turns():
         for state in ("fresh", "analysed") if bench.wanted("throughput") else ():
             for processes in (1, 2):
                 case = f"{state}, {'one process' if processes == 1 else 'two processes'}"
@@ -26,7 +26,7 @@ def measure(bench: Bench, *, with_node: bool) -> None:
                     one(bench, "throughput", case, side, processes=processes, analysed=state == "analysed")
         for side in slow if bench.wanted("defaults") else ():
             one(bench, "defaults", "fresh, one process", side, jobs=20_000)
-        for side in pair if bench.wanted("one command") else ():
+        for side in pair if bench.wanted("one command") and number < 3 else ():
             one(bench, "one command", "fresh, two processes", side, processes=1 if side.ready == 2 else 2)
 
 
