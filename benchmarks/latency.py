@@ -21,6 +21,9 @@ from sides import PROGRAMS, THREADS, cli, nodes, ours, produce
 from graphile_worker_py import Queue
 
 PARTS = ("latency", "idle", "commands")
+STATEMENTS = (
+    "select coalesce(sum(calls), 0) from pg_stat_statements join pg_database d on d.oid = dbid where datname = %s"
+)
 CONNECTIONS = "select count(*) from pg_stat_activity where datname = %s and backend_type = 'client backend'"
 
 
@@ -65,13 +68,16 @@ def latency(bench: Bench, *, is_ours: bool) -> None:
 
 def idle(bench: Bench, side: Side) -> None:
     """Measure what a worker takes that has nothing to do; looked at from another database, so as not to be counted."""
-    seconds = max(2.0, 30.0 * bench.scale)
+    seconds = max(0.5, 30.0 * bench.scale)
     with bench.database() as url, psycopg.connect(bench.url, autocommit=True) as connection:
         run(side.produce(url, 1))
         name = str(conninfo_to_dict(url)["dbname"])
         with started(side, url) as (running, let_go):
             let_go()
-            time.sleep(3)  # what a start takes is not idle
+            time.sleep(min(3.0, seconds))  # what a start takes is not idle
+            if _counts_statements(connection):
+                connection.execute("create extension if not exists pg_stat_statements")
+                connection.execute("select pg_stat_statements_reset()")  # it forgets some as it fills up
             before = _activity(connection, name)
             ticks, began = _ticks(running[0].pid), time.perf_counter()
             time.sleep(seconds)
@@ -124,11 +130,11 @@ def _activity(connection: psycopg.Connection, name: str) -> dict[str, int]:
     time.sleep(1.1)  # a connection adds its own to the counters within a second
     query = "select xact_commit + xact_rollback from pg_stat_database where datname = %s"
     found = {"transactions": int((connection.execute(query, [name]).fetchone() or (0,))[0])}
-    (loaded,) = connection.execute("show shared_preload_libraries").fetchone() or ("",)
-    if "pg_stat_statements" in loaded:
-        connection.execute("create extension if not exists pg_stat_statements")
-        query = (
-            "select coalesce(sum(calls), 0) from pg_stat_statements join pg_database on oid = dbid where datname = %s"
-        )
-        found["statements"] = int((connection.execute(query, [name]).fetchone() or (0,))[0])
+    if _counts_statements(connection):
+        found["statements"] = int((connection.execute(STATEMENTS, [name]).fetchone() or (0,))[0])
     return found
+
+
+def _counts_statements(connection: psycopg.Connection) -> bool:
+    (loaded,) = connection.execute("show shared_preload_libraries").fetchone() or ("",)
+    return "pg_stat_statements" in loaded
