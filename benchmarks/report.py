@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def markdown(part: str, cases: dict[str, Sides] | None) -> str:
 
 
 def about(record: Record) -> str:
-    """Return the machine, versions and settings as a sentence or two, and a warning if the run was a small one."""
+    """Return the machine, versions and settings as a sentence or two."""
     facts = record["about"]
     text = (
         f"{facts['date']}: {facts['cpu']}, {facts['cores']} cores shared with the server, {facts['memory_gb']} GB; "
@@ -116,12 +117,19 @@ def about(record: Record) -> str:
         + (f", Node.js {facts['node']}" if facts.get("node") else "")
         + f". Medians of at most {facts['rounds']} rounds, {facts['minutes']:.0f} minutes in all."
     )
-    if facts["scale"] != 1:
-        text += (
-            f"\n\n**This was a trial run at {facts['scale']} of the sizes: starts and ends of processes outweigh the "
-            "work, so the figures say nothing about speed.**"
-        )
-    return text
+    return textwrap.fill(text, 120)
+
+
+def trial(*records: Record) -> str:
+    """Return a warning if a run was a small one."""
+    scales = {record["about"]["scale"] for record in records} - {1}
+    if not scales:
+        return ""
+    text = (
+        f"**The figures on this page come from a trial run at {' and '.join(map(str, sorted(scales)))} of the sizes: "
+        "starts and ends of processes outweigh the work, so they say nothing about speed.**"
+    )
+    return f"{textwrap.fill(text, 120)}\n\n"
 
 
 def page(bench: Record, scale: Record) -> str:
@@ -132,6 +140,7 @@ def page(bench: Record, scale: Record) -> str:
         made = made.replace(f"{{{{{name}}}}}", markdown(name, parts.get(name)))
     notes = {**bench["notes"], **scale["notes"]}
     made = made.replace("{{notes}}", "\n".join(f"- {name}: {note}" for name, note in notes.items()))
+    made = made.replace("{{trial}}\n\n", trial(bench, scale))
     return made.replace("{{about bench}}", about(bench)).replace("{{about scale}}", about(scale))
 
 

@@ -181,5 +181,8 @@ def test_the_page_shows_medians_ratios_and_what_is_missing() -> None:
     assert "| theirs | 50 (50 to 50) | 4.00x |\n" in page
     assert "Not measured in this run." in page
     assert "- theirs: a note\n" in page
-    assert "**This was a trial run at 0.5 of the sizes" in page
+    assert "trial run at 0.5 of the sizes" in page
+    assert "trial run" not in report.page(
+        {**record, "about": {**about, "scale": 1}}, {**record, "about": {**about, "scale": 1.0}}
+    )
     assert report.table(record).splitlines()[-3].split() == ["fresh", "theirs", "50", "(50", "to", "50)", "4.00x"]
