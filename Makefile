@@ -36,10 +36,9 @@ lint: $(VENV)/.installed-dev ## Check style and format
 types: $(VENV)/.installed-dev ## Check the types of the package and of those who use it
 	$(BIN)/mypy $(ARGS)
 
-bench: $(VENV)/.installed-dev ## Measure throughput, adding and latency beside Node's worker and bare SQL; ARGS="URL --rounds 1"
-	$(BIN)/python benchmarks/throughput.py $(ARGS)
-	$(BIN)/python benchmarks/adding.py $(ARGS)
-	$(BIN)/python benchmarks/latency.py $(ARGS)
+# ARGS="URL --rounds 1 --scale 0.1" for another server and less of everything, --only PART, --peers.
+bench: $(VENV)/.installed-dev ## Measure throughput, adding and latency beside Node's worker and bare SQL
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 bench-scale: $(VENV)/.installed-dev ## Measure where queues fall off a cliff: locked queues, future jobs, held snapshots
 	$(BIN)/python benchmarks/scale.py $(ARGS)

@@ -1,89 +1,119 @@
-"""From the commit of an add to the start of its handler, on an idle worker: ours beside Node's, in turn; and idleness.
+"""How long things take when there is little to do: latency, an idle worker, and whole commands.
 
-Both sides are told the time by one clock: the adding process writes time.time() into the payload just before the commit
-returns, and the handler sends its own time back over a file.
+Latency is from the moment the add has returned, so its transaction is committed, to the start of the handler, on a
+worker that waits; both sides read the same clock of the machine. Adds are 5 ms apart. "after a second" is the same with
+a second between them.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import signal
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
-from sides import about, database, installed, loaded, node, node_is_there
+from measuring import Bench, Side, run, started, stop
+from psycopg.conninfo import conninfo_to_dict
+from sides import PROGRAMS, THREADS, cli, nodes, ours, produce
 
 from graphile_worker_py import Queue
-from graphile_worker_py.embedded import EmbeddedPostgres
 
-HERE = Path(__file__).parent
-
-
-def serve(url: str, path: str) -> None:
-    """Work as the side that is ours: write the time at which each handler starts."""
-    queue = Queue(url)
-    with Path(path).open("a", buffering=1) as log:
-        queue.task("stamp")(lambda payload: log.write(f"{time.time()} {payload}\n"))
-        print("go", flush=True)
-        queue.run_worker(24)
+PARTS = ("latency", "idle", "commands")
+STATEMENTS = (
+    "select coalesce(sum(calls), 0) from pg_stat_statements join pg_database d on d.oid = dbid where datname = %s"
+)
+CONNECTIONS = "select count(*) from pg_stat_activity where datname = %s and backend_type = 'client backend'"
 
 
-def measure(url: str, side: str, samples: int) -> list[float]:
-    """Return the sorted latencies of one side, in milliseconds."""
-    with tempfile.NamedTemporaryFile("r") as log:
-        if side == "ours":
-            command, environment = [sys.executable, __file__, url, "--serve", log.name], dict(os.environ)
-        else:
-            command = [node.binary(node.NEWEST), str(installed("latency.mjs")), log.name]
-            environment = node.environment(node.NEWEST, url)
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        process.stdout.readline()
-        with Queue(url) as queue:
-            time.sleep(1)
+def measure(bench: Bench, *, with_node: bool) -> None:
+    """Measure in turn."""
+    for number in bench.turns(3):
+        if bench.wanted("latency"):
+            for is_ours in (True, False) if with_node else (True,):
+                latency(bench, is_ours=is_ours)
+        if bench.wanted("idle") and not number:
+            idle(bench, ours())
+            if with_node:
+                idle(bench, nodes())
+        if bench.wanted("commands"):
+            commands(bench)
+
+
+def latency(bench: Bench, *, is_ours: bool) -> None:
+    """Measure one side once."""
+    samples = bench.size(1000)
+    with bench.database() as url, tempfile.NamedTemporaryFile("r") as log, Queue(url) as queue:
+        environment = {"BENCH_LOG": log.name}
+        side = ours(environment=environment) if is_ours else nodes(tuned=False, environment=environment)
+        run(side.produce(url, 1))
+        with started(side, url) as (running, let_go):
+            let_go()
+            while next(iter(queue.jobs()), None):  # it works
+                time.sleep(0.05)
             added = []
             for number in range(samples):
                 queue.add_job("stamp", number)
                 added.append(time.time())
                 time.sleep(0.005)
-        time.sleep(1)
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
-        process.stdout.close()
-        started = {int(number): float(at) for at, number in (line.split() for line in log.read().splitlines())}
-        return sorted((started[number] - added[number]) * 1000 for number in range(samples))
+            while next(iter(queue.jobs()), None):
+                time.sleep(0.05)
+            stop(running[0])
+        begun = {int(number): float(at) for at, number in map(str.split, log)}
+    times = sorted((begun[number] - added[number]) * 1000 for number in range(samples))
+    figures = {"p50 ms": times[samples // 2], "p99 ms": times[samples * 99 // 100], "max ms": times[-1]}
+    bench.add("latency", "add to start, idle worker", side.name, figures)
 
 
-def idle(url: str, seconds: float = 20.0) -> dict[str, float]:
-    """Return what an idle worker of 24 threads takes: share of a core, statements a second, MB, connections."""
-    with tempfile.NamedTemporaryFile() as log, psycopg.connect(url, autocommit=True) as connection:
-        command = [sys.executable, __file__, url, "--serve", log.name]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(3)
-        ours = "datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'"
-        before = _ticks(process.pid), _transactions(connection)
-        time.sleep(seconds)
-        after = _ticks(process.pid), _transactions(connection)
-        (connections,) = connection.execute(f"select count(*) from pg_stat_activity where {ours}").fetchone() or (0,)
-        memory = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
-        process.stdout.close()
-    return {
-        "share of a core": (after[0] - before[0]) / os.sysconf("SC_CLK_TCK") / seconds,
-        "transactions a second": (after[1] - before[1]) / seconds,
-        "MB": memory,
-        "connections": connections,
-    }
+def idle(bench: Bench, side: Side) -> None:
+    """Measure what a worker takes that has nothing to do; looked at from another database, so as not to be counted."""
+    seconds = max(0.5, 30.0 * bench.scale)
+    with bench.database() as url, psycopg.connect(bench.url, autocommit=True) as connection:
+        run(side.produce(url, 1))
+        name = str(conninfo_to_dict(url)["dbname"])
+        with started(side, url) as (running, let_go):
+            let_go()
+            time.sleep(min(3.0, seconds))  # what a start takes is not idle
+            if _counts_statements(connection):
+                connection.execute("create extension if not exists pg_stat_statements")
+                connection.execute("select pg_stat_statements_reset()")  # it forgets some as it fills up
+            before = _activity(connection, name)
+            ticks, began = _ticks(running[0].pid), time.perf_counter()
+            time.sleep(seconds)
+            share = (_ticks(running[0].pid) - ticks) / os.sysconf("SC_CLK_TCK") / (time.perf_counter() - began)
+            after = _activity(connection, name)
+            passed = time.perf_counter() - began
+            (connections,) = connection.execute(CONNECTIONS, [name]).fetchone() or (0,)
+            memory = _resident(running[0].pid)
+            stop(running[0])
+    per_second = {f"{what}/s": (after[what] - before[what]) / passed for what in after}
+    bench.add(
+        "idle",
+        f"{THREADS} at a time",
+        side.name,
+        {"% of a core": share * 100, "MB": memory, "connections": connections, **per_second},
+    )
+
+
+def commands(bench: Bench) -> None:
+    """Measure whole commands, from their start to their end: several, and keep each."""
+    with bench.database() as url:
+        run(produce(url, 1))
+        once = cli("run", "jobs:queue", "--once", "--database", url)
+        add = cli("add", "noop", "{}", "--database", url)
+        _wall(once)  # takes the job that is there
+        for _ in range(max(1, round(4 * bench.scale))):
+            for case, command in (("run --once, nothing to do", once), ("add", add)):
+                bench.add("commands", case, "ours", {"ms": _wall(command) * 1000})
+                if case == "add":
+                    _wall(once)
+
+
+def _wall(command: tuple[list[str], dict[str, str]]) -> float:
+    began = time.perf_counter()
+    subprocess.run(command[0], env=command[1], cwd=PROGRAMS, check=True, capture_output=True)
+    return time.perf_counter() - began
 
 
 def _ticks(pid: int) -> int:
@@ -91,39 +121,20 @@ def _ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-def _transactions(connection: psycopg.Connection) -> int:
-    connection.execute("select pg_stat_clear_snapshot()")
-    query = "select xact_commit from pg_stat_database where datname = current_database()"
-    return int((connection.execute(query).fetchone() or (0,))[0])
+def _resident(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def main() -> None:
-    """Measure in turn, and print medians and the 99th percentile."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("url", nargs="?")
-    parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--serve", metavar="LOG")
-    arguments = parser.parse_args()
-    if arguments.serve:
-        serve(arguments.url, arguments.serve)
-        return
-    with ExitStack() as stack:
-        url = arguments.url or stack.enter_context(EmbeddedPostgres(settings={"fsync": "on"})).url
-        template = stack.enter_context(loaded(url, lambda target: None))
-        print(about(url))
-        figures: dict[str, list[tuple[float, float]]] = {"ours": [], **({"node": []} if node_is_there() else {})}
-        for _ in range(arguments.rounds):
-            for side, found in figures.items():
-                with database(url, template) as target:
-                    times = measure(target, side, arguments.samples)
-                    found.append((times[len(times) // 2], times[len(times) * 99 // 100]))
-        for side, found in figures.items():
-            p50, p99 = (statistics.median(column) for column in zip(*found, strict=True))
-            print(f"{side:6} p50 {p50:6.2f} ms   p99 {p99:6.2f} ms")
-        with database(url, template) as target:
-            print("idle:", ", ".join(f"{name} {value:.3f}" for name, value in idle(target).items()))
+def _activity(connection: psycopg.Connection, name: str) -> dict[str, int]:
+    """Return the transactions in a database so far, and statements where pg_stat_statements counts them."""
+    time.sleep(1.1)  # a connection adds its own to the counters within a second
+    query = "select xact_commit + xact_rollback from pg_stat_database where datname = %s"
+    found = {"transactions": int((connection.execute(query, [name]).fetchone() or (0,))[0])}
+    if _counts_statements(connection):
+        found["statements"] = int((connection.execute(STATEMENTS, [name]).fetchone() or (0,))[0])
+    return found
 
 
-if __name__ == "__main__":
-    main()
+def _counts_statements(connection: psycopg.Connection) -> bool:
+    (loaded,) = connection.execute("show shared_preload_libraries").fetchone() or ("",)
+    return "pg_stat_statements" in loaded

@@ -1,193 +1,133 @@
-"""Where others fall off a cliff: `make bench-scale`. Each case is drained by our worker at its defaults, 24 threads.
+"""Measure where queues fall off a cliff, and how far ours scales, in one run, and print one table: `make bench-scale`.
 
-clean is what the others are compared with. Everything "ahead" comes first in the order of the jobs and cannot be
-claimed: it stays. After each run the invariants are checked: nothing left that should be gone, nothing gone that should
-be there, nothing locked.
+Parts: cliffs, width, backlog, handlers, snapshot, checks. Ten minutes of it are those under a held snapshot.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import threading
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import attrs
+import checks
+import cliffs
 import psycopg
-from sides import JOBS, about, database, drain, loaded, median, ours
+from measuring import HERE, Bench, drain, drained, main, run, started, stop
+from sides import PROGRAMS, THREADS, loop, ours, produce
 
-from graphile_worker_py import JobSpec, Queue
-from graphile_worker_py.embedded import EmbeddedPostgres
-
-QUEUES = "graphile_worker._private_job_queues"
-THREADS = 24
+from graphile_worker_py import Queue
 
 
-@attrs.frozen
-class Case:
-    """A name, how to fill the tables, and how many rows are to stay."""
+def measure(bench: Bench, arguments: argparse.Namespace) -> None:
+    """Measure every part that is wanted."""
+    parts = {
+        "checks": checks.measure,
+        "cliffs": cliffs.measure,
+        "width": width,
+        "backlog": backlog,
+        "handlers": handlers,
+        "snapshot": snapshot,
+    }
+    for name, part in parts.items():
+        if bench.wanted(name):
+            part(bench)
 
-    name: str
-    load: Callable[[Queue, psycopg.Connection], object]
-    left: int = 0
+
+def width(bench: Bench) -> None:
+    """Drain with more and more threads, then with more and more processes; deadlocks are counted."""
+    count = bench.size(100_000)
+    for _ in bench.turns():
+        for threads in (1, 2, 4, 8, 16, 24, 32, 64):
+            narrow(bench, "threads", threads, count)
+        for processes in (1, 2, 3, 4):
+            narrow(bench, "processes", processes, count)
 
 
-def add(queue: Queue, jobs: int, *, task: str = "noop", queues: int = 0) -> None:
-    """Add jobs, spread over so many named queues."""
-    names = [f"queue {number}" for number in range(queues)]
-    queue.add_jobs(
-        (JobSpec(task, {"id": n}, queue_name=names[n % queues] if queues else None) for n in range(jobs)),
-        return_jobs=False,
+def narrow(bench: Bench, what: str, number: int, count: int) -> None:
+    """Drain with so many threads, or processes."""
+    side = ours(number if what == "threads" else THREADS)
+    with bench.database() as url:
+        run(side.produce(url, count))
+        figures = drain(side, url, count, processes=number if what == "processes" else 1)
+    kept = {name: figures[name] for name in ("jobs/s", "CPU us/job", "MB", "deadlocks")}
+    bench.add("width", what, str(number), kept)
+
+
+def backlog(bench: Bench) -> None:
+    """Drain long backlogs, once each, and compare the last tenth with the first."""
+    for size in (1_000_000, 5_000_000):
+        count = bench.size(size)
+        with bench.database() as url:
+            with Queue(url) as queue, psycopg.connect(url, autocommit=True) as db:
+                queue.migrate()
+                queue.add_job("noop")
+                cliffs.fill(db, count - 1, "priority", "0")
+            figures, seen = drained(ours(), url, count, limit=1200)
+        seen.append((count / figures["jobs/s"], count))
+        found = {
+            "jobs/s": figures["jobs/s"],
+            "first tenth": pace(seen, 1, count // 10),
+            "last tenth": pace(seen, count * 9 // 10, count),
+            "MB": figures["MB"],
+        }
+        bench.add("backlog", "drained", f"{count:,} jobs", found)
+
+
+def pace(seen: list[tuple[float, int]], begin: int, end: int) -> float:
+    """Return the jobs a second between two ids, as near to them as somebody looked, the start left out."""
+    (began, first) = next(look for look in seen if look[1] > begin or look[1] == seen[-1][1])
+    (ended, last) = next(look for look in seen if look[1] >= end)
+    return (last - first) / (ended - began) if ended > began else 0.0
+
+
+def handlers(bench: Bench) -> None:
+    """Drain jobs whose handlers take time: waiting for 5 ms, 50 at a time; and burning 1 ms, in two processes."""
+    waiting, burning = bench.size(50_000), bench.size(10_000)
+    cases = (
+        ("wait 5 ms, 50 at a time", ours(50, task="sleep"), waiting, 1),
+        ("burn 1 ms, two processes", ours(1, task="burn"), burning, 2),
+        ("burn 1 ms, two processes", ours(None, task="burn"), burning, 2),
+        ("burn 1 ms, two processes", loop(burning=True), burning, 2),
     )
+    for _ in bench.turns():
+        for case, side, count, processes in cases:
+            with bench.database() as url:
+                run(side.produce(url, count))
+                figures = drain(side, url, count, processes=processes)
+            ideal = 50 / 0.005 if processes == 1 else 2 / 0.001
+            kept = {"jobs/s": figures["jobs/s"], "of the ideal": figures["jobs/s"] / ideal}
+            bench.add("handlers", case, side.name, kept)
 
 
-def many(db: psycopg.Connection, jobs: int, columns: str, values: str) -> None:
-    """Insert jobs of the first task by SQL: a million through the client would take a minute."""
-    db.execute(f"insert into {JOBS} (task_id, {columns}) select 1, {values} from generate_series(1, {jobs})")
-
-
-def cases(scale: float) -> list[Case]:
-    """Return all cases, with their sizes multiplied by scale."""
-    ready, wall, million = int(50_000 * scale), int(100_000 * scale), int(1_000_000 * scale)
-
-    def behind(
-        ahead: Callable[[Queue, psycopg.Connection], object],
-    ) -> Callable[[Queue, psycopg.Connection], object]:
-        def load(queue: Queue, db: psycopg.Connection) -> None:
-            queue.add_job("noop", run_at=None)  # makes the task
-            db.execute(f"delete from {JOBS}")
-            ahead(queue, db)
-            add(queue, ready)
-
-        return load
-
-    def locked(queues: int) -> Callable[[Queue, psycopg.Connection], object]:
-        def load(queue: Queue, db: psycopg.Connection) -> None:
-            add(queue, wall, queues=queues)
-            db.execute(f"update {QUEUES} set locked_at = now(), locked_by = 'somebody'")
-
-        return load
-
-    def later(queue: Queue, db: psycopg.Connection) -> None:
-        many(db, million, "priority, run_at", "-1, now() + interval '1 day'")
-
-    return [
-        Case("clean: 50,000 jobs", behind(lambda queue, db: None)),
-        Case("one queue: 20,000", lambda queue, db: add(queue, int(20_000 * scale), queues=1)),
-        Case("1,000 queues: 20,000", lambda queue, db: add(queue, int(20_000 * scale), queues=1000)),
-        Case("ahead: 100,000 of 2 locked queues", behind(locked(2)), wall),
-        Case("ahead: 100,000 of 1,000 locked queues", behind(locked(1000)), wall),
-        Case("ahead: 1,000,000 of the future", behind(later), million),
-        Case("ahead: 100,000 of an unknown task", behind(lambda q, db: add(q, wall, task="other")), wall),
-        Case("ahead: 1,000,000 dead", behind(lambda q, db: many(db, million, "attempts", "25")), million),
-        Case("ahead: 100,000 queues, a job each", behind(lambda q, db: add(q, wall, queues=wall))),
-        Case("backlog of 1,000,000", behind(lambda q, db: many(db, million, "payload", "'{}'"))),
-    ]
-
-
-def run(url: str, case: Case) -> dict[str, Any]:
-    """Measure a case once."""
-
-    def load(target: str) -> None:
-        with Queue(target) as queue, psycopg.connect(target, autocommit=True) as db:
-            case.load(queue, db)
-
-    with loaded(url, load) as template, database(url, template) as target:
-        result = drain(ours(THREADS), target, left=case.left)
-        with psycopg.connect(target) as db:
-            (here,) = db.execute(f"select count(*) from {JOBS}").fetchone() or (0,)
-            (held,) = db.execute(f"select count(*) from {JOBS} where locked_at is not null").fetchone() or (0,)
-        if (here, held) != (case.left, 0):
-            raise SystemExit(f"{case.name}: {here} rows are there, {held} of them locked; expected {case.left} and 0")
-        return {"case": case.name, **result}
-
-
-def held_snapshot(url: str, *, seconds: float, offered: int) -> dict[str, Any]:
-    """Offer jobs at a steady rate while a snapshot keeps every dead row; return what was achieved."""
-    with loaded(url, lambda target: None) as template, database(url, template) as target, ExitStack() as stack:
-        holder = stack.enter_context(psycopg.connect(target))
+def snapshot(bench: Bench) -> None:
+    """Offer 800 jobs/s while a REPEATABLE READ transaction keeps every dead row visible to itself."""
+    seconds, rate = max(2.0, 600.0 * bench.scale), 800
+    with bench.database() as url, psycopg.connect(url) as holder, tempfile.TemporaryDirectory() as log:
+        run(produce(url, 0))
         holder.execute("set transaction isolation level repeatable read")
-        holder.execute("select 1 from pg_class limit 1")
-        queue = stack.enter_context(Queue(target))
-        done = 0
-        claims: list[float] = []
-        queue.task("noop")(lambda payload: None)
-        database_ = queue.database
-        run_by_index = database_.run_by_index
-
-        def timed(name: str, params: Any) -> Any:
-            rows = run_by_index(name, params)
-            claims.append(rows[0][-3] + rows[0][-2])  # seconds and queue_seconds
-            return rows
-
-        database_.run_by_index = timed  # type: ignore[method-assign]
-        from graphile_worker_py import JobCompleted, WorkerPool
-
-        def count(event: JobCompleted) -> None:
-            nonlocal done
-            done += 1
-
-        queue.events.subscribe(JobCompleted, count)
-        stop = threading.Event()
-        added = 0
-
-        def offer() -> None:
-            nonlocal added
-            began = time.perf_counter()
-            with Queue(target) as producer:
-                while not stop.is_set():
-                    due = int((time.perf_counter() - began) * offered) - added
-                    if due > 0:
-                        producer.add_jobs([JobSpec("noop", {"id": 1})] * due)
-                        added += due
-                    time.sleep(0.005)
-
-        with WorkerPool(queue, THREADS):
-            thread = threading.Thread(target=offer)
-            thread.start()
-            time.sleep(seconds)
-            stop.set()
-            thread.join()
-            achieved = done / added
+        holder.execute("select count(*) from graphile_worker._private_jobs")
+        side = ours(module="watched", environment={"BENCH_LOG": log})
+        offer = [sys.executable, str(PROGRAMS / "offer.py"), url, str(rate), str(seconds)]
+        with started(side, url) as (running, let_go), Queue(url) as queue:
+            let_go()
+            offering = subprocess.Popen(offer, stdout=subprocess.PIPE, text=True)
+            added = int(offering.communicate()[0])
+            left = sum(stats.ready + stats.running for stats in queue.stats())
             time.sleep(1)
-        claims.sort()
-        p95 = claims[len(claims) * 95 // 100] * 1000
-        return {"offered": offered, "seconds": seconds, "achieved": achieved, "claim_p95_ms": p95, "left": added - done}
-
-
-def main() -> None:
-    """Measure every case in turn, and print medians and their ratio to the clean one."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("url", nargs="?")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--scale", type=float, default=1.0, help="Of all sizes.")
-    parser.add_argument("--only", default="", help="Cases whose name holds this.")
-    parser.add_argument("--snapshot", type=float, default=600.0, metavar="S", help="Seconds under a held snapshot.")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    results: dict[str, list[dict[str, Any]]] = {}
-    with ExitStack() as stack:
-        url = arguments.url or stack.enter_context(EmbeddedPostgres(settings={"fsync": "on"})).url
-        print(about(url))
-        for _ in range(arguments.rounds):
-            for number, case in enumerate(cases(arguments.scale)):
-                if not number or arguments.only in case.name:
-                    results.setdefault(case.name, []).append(run(url, case))
-        clean = next(iter(results.values()))
-        for name, runs in results.items():
-            ratio = median(runs, "rate") / median(clean, "rate")
-            print(f"{name:42}{median(runs, 'rate'):10,.0f} jobs/s{ratio:7.2f}x{median(runs, 'memory_mb'):8.0f} MB")
-        if arguments.snapshot:
-            held = held_snapshot(url, seconds=arguments.snapshot, offered=800)
-            print("held snapshot:", held)
-            results["held snapshot"] = [held]
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1))
+            stop(running[0])
+        lines = [line for path in Path(log).iterdir() for line in path.read_text().splitlines()]
+    claims = sorted(float(line.split()[1]) for line in lines if line.startswith("claim "))
+    figures = {
+        "of the offered": (added - left) / (rate * seconds),
+        "claim p50 ms": claims[len(claims) // 2],
+        "claim p95 ms": claims[len(claims) * 95 // 100],
+        "left at the end": float(left),
+    }
+    bench.add("snapshot", f"{rate} jobs/s offered for {seconds:,.0f} s", "ours", figures)
 
 
 if __name__ == "__main__":
-    main()
+    main(str(__doc__), HERE / "results" / "scale.json", measure, rounds=3)
