@@ -57,6 +57,9 @@ JOB_COLUMNS = """j.id, j.job_queue_id, j.payload::text, j.priority, j.run_at, j.
     j.created_at, j.updated_at, j.key, j.locked_at, j.locked_by, j.revision,
     case when j.flags is not null then array(select jsonb_object_keys(j.flags)) end as flags"""
 
+# Found now, for that imports modules, and a process forked in the middle of another thread's import waits for ever.
+_FOLDER = files("graphile_worker_py").joinpath("sql")
+
 _BY_INDEX = (
     b"select set_config(name, 'off', true)"
     b" from unnest('{jit,enable_seqscan,enable_bitmapscan,enable_sort}'::text[]) as name"
@@ -72,7 +75,7 @@ def compose(text: str, schema: str) -> sql.Composed:
 @lru_cache(maxsize=1024)
 def _statement(name: str, schema: str) -> tuple[bytes, tuple[str, ...]]:
     """Return sql/<name>.sql with numbered parameters, and their names in that order."""
-    lines = files("graphile_worker_py").joinpath("sql").joinpath(f"{name}.sql").read_text("utf-8").splitlines()
+    lines = _FOLDER.joinpath(f"{name}.sql").read_text("utf-8").splitlines()
     text = "\n".join(line for line in lines if not line.startswith("--"))  # what is for readers need not travel
     names: dict[str, int] = {}
     numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${names.setdefault(found[1], len(names) + 1)}", text)
