@@ -1,9 +1,9 @@
-"""Connections: the few that a Queue keeps, opened by whoever needs one, in its own thread.
+"""Server and Connections: how to connect, and the few connections that a Queue keeps.
 
 psycopg_pool opens connections in threads of its own, tries again in intervals that double, and logs each failure; so
 after an outage nobody knew when there would be one, a claim waited for up to ten seconds, and one restart of the
-server wrote a dozen lines. Here who needs a connection opens it: a failure has its reason at once, and the first to
-succeed is not held up. There are no threads, which also makes a fork harmless.
+server wrote a dozen lines. Here who needs a connection opens it, in its own thread: a failure has its reason at once,
+and the first to succeed is not held up. There are no threads of its own, which also makes a fork harmless.
 
 Those who wait are served in their order. What is handed on is a connection, or the place of one that was closed: the
 right to open another.
@@ -11,6 +11,8 @@ right to open another.
 
 from __future__ import annotations
 
+import math
+import os
 import queue
 import random
 import select
@@ -22,10 +24,11 @@ from typing import Any
 
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
-from psycopg_pool import PoolTimeout
+from psycopg_pool import ConnectionPool, PoolTimeout
 
-from graphile_worker_py._watched import Watched
-from graphile_worker_py.errors import InvalidJobSpec
+from graphile_worker_py._conninfo import check_conninfo, connect, settings
+from graphile_worker_py._watched import Watched, in_a_hurry
+from graphile_worker_py.errors import InvalidConninfo, InvalidJobSpec
 
 LONGEST_IDLE = 600.0  # seconds, for all above min_size
 
@@ -138,6 +141,51 @@ class Connections:
 
     def _is_spent(self, connection: Watched) -> bool:
         return time.monotonic() > connection.retires_at or connection.closed or is_stale(connection)
+
+
+class Server:
+    """How to reach a server: by a conninfo, as a pool that was given does, or (None) as the environment says.
+
+    patience: seconds that a statement may be without an answer, None for ever.
+    """
+
+    def __init__(
+        self,
+        source: str | ConnectionPool[Any] | None,
+        *,
+        connect_timeout: float,
+        patience: float | None,
+        prepares: bool,
+    ) -> None:
+        if source is not None and not isinstance(source, (str, ConnectionPool)):
+            raise InvalidConninfo(
+                f"expected a conninfo str, a psycopg_pool.ConnectionPool or None, got {type(source).__name__}"
+            )
+        self.source = check_conninfo(source) if isinstance(source, str) else source
+        self.prepares = prepares
+        self._connect_timeout = connect_timeout
+        self._patience = math.inf if patience is None else patience
+
+    def connect(self) -> Watched:
+        """Open a connection, in autocommit."""
+        source = self.source
+        if not isinstance(source, ConnectionPool):
+            return self.connect_to(check_conninfo(os.environ.get("DATABASE_URL", "")) if source is None else source)
+        target: Any = source.conninfo() if callable(source.conninfo) else source.conninfo
+        keywords: Any = source.kwargs() if callable(source.kwargs) else source.kwargs or {}
+        kind: type[Watched] = type("Watched", (Watched, source.connection_class), {})
+        return self._looked_after(kind.connect(target, **{**keywords, "autocommit": True}))
+
+    def connect_to(self, conninfo: str) -> Watched:
+        """Open a connection to this one, in autocommit."""
+        keywords = settings(conninfo, connect_timeout=0 if in_a_hurry() else self._connect_timeout)  # 0: the least
+        keywords |= {"autocommit": True, "prepare_threshold": 5 if self.prepares else None}
+        return self._looked_after(connect(Watched, conninfo, **keywords))
+
+    def _looked_after(self, connection: Watched) -> Watched:
+        connection.opened_at = time.monotonic()
+        connection.patience = self._patience
+        return connection
 
 
 def is_stale(connection: psycopg.Connection[Any]) -> bool:

@@ -34,11 +34,11 @@ from psycopg.rows import tuple_row
 from psycopg.types.numeric import Int8BinaryLoader
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from graphile_worker_py._connections import Connections, is_stale, own_connection
-from graphile_worker_py._conninfo import check_conninfo, check_listen, check_schema, connect, settings
+from graphile_worker_py._connections import Connections, Server, is_stale, own_connection
+from graphile_worker_py._conninfo import check_listen, check_schema
 from graphile_worker_py._outage import Outage
-from graphile_worker_py._watched import Watched, in_a_hurry
-from graphile_worker_py.errors import InvalidConninfo, InvalidJobSpec, NotSupported, SchemaMissing
+from graphile_worker_py._watched import Watched
+from graphile_worker_py.errors import InvalidJobSpec, NotSupported, SchemaMissing
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = tuple[Any, ...]
@@ -113,20 +113,15 @@ class Database:
         self.connect_timeout = connect_timeout
         self.max_lifetime = max_lifetime
         self.outage = Outage()
-        self._patience = math.inf if statement_timeout is None else statement_timeout
         self.listen_on = check_listen(listen)
+        self._server = Server(
+            source, connect_timeout=connect_timeout, patience=statement_timeout, prepares=prepared_statements
+        )
         self._min_size = min_size
         self._max_size = max_size
-        self._given = source if isinstance(source, ConnectionPool) else None
-        self._conninfo = check_conninfo(source) if isinstance(source, str) else None
-        self._prepare_threshold = 5 if prepared_statements else None
         self._pool: Pool | None = None
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        if source is not None and self._given is None and self._conninfo is None:
-            raise InvalidConninfo(
-                f"expected a conninfo str, a psycopg_pool.ConnectionPool or None, got {type(source).__name__}"
-            )
         _databases.add(self)
 
     def another(self, *, max_size: int) -> Database:
@@ -139,13 +134,13 @@ class Database:
             max_lifetime=self.max_lifetime,
             connect_timeout=self.connect_timeout,
             statement_timeout=None,
-            prepared_statements=self._prepare_threshold is not None,
+            prepared_statements=self._server.prepares,
         )
 
     @property
     def source(self) -> str | ConnectionPool[Any] | None:
         """Return what was given: a pool, a conninfo, or None where the environment says."""
-        return self._conninfo if self._given is None else self._given
+        return self._server.source
 
     @contextmanager
     def connection(self, given: object = None) -> Iterator[Connection]:
@@ -274,18 +269,12 @@ class Database:
 
     def connect(self) -> Watched:
         """Open a connection outside the pool, in autocommit; the caller closes it."""
-        pool = self._given
-        if pool is None:
-            return self._connected(self._target())
-        target: Any = pool.conninfo() if callable(pool.conninfo) else pool.conninfo
-        keywords: Any = pool.kwargs() if callable(pool.kwargs) else pool.kwargs or {}
-        kind: type[Watched] = type("Watched", (Watched, pool.connection_class), {})
-        return self._looked_after(kind.connect(target, **{**keywords, "autocommit": True}))
+        return self._server.connect()
 
     def connect_to_listen(self) -> Watched | None:
         """Open a connection to listen on, which the caller closes; None where that cannot keep what it listens to."""
         if isinstance(self.listen_on, str):
-            return self._connected(self.listen_on)
+            return self._server.connect_to(self.listen_on)
         if not self.listen_on:
             return None
         connection = self.connect()
@@ -298,21 +287,11 @@ class Database:
             connection.close()
         return None if pooled else connection
 
-    def _connected(self, target: str) -> Watched:
-        keywords = settings(target, connect_timeout=0 if in_a_hurry() else self.connect_timeout)  # 0: the least
-        keywords |= {"autocommit": True, "prepare_threshold": self._prepare_threshold}
-        return self._looked_after(connect(Watched, target, **keywords))
-
-    def _looked_after(self, connection: Watched) -> Watched:
-        connection.opened_at = time.monotonic()
-        connection.patience = self._patience
-        return connection
-
     def _for_the_pool(self) -> Watched:
         """Connect; through a pooler, which may give every transaction another session, nothing is prepared."""
         connection = self.connect()
         try:
-            if self._prepare_threshold is not None and self.is_pooled(connection):
+            if self._server.prepares and self.is_pooled(connection):
                 connection.prepare_threshold = None
         except BaseException:
             connection.close()
@@ -331,11 +310,12 @@ class Database:
         """Close the pool if it is ours; the next use opens a new one."""
         with self._lock:
             pool, self._pool = self._pool, None
-        if pool is not None and pool is not self._given:
+        if isinstance(pool, Connections):
             pool.close()
 
     def _open(self) -> Pool:
-        if self._given is None:
+        given = self._server.source
+        if not isinstance(given, ConnectionPool):
             return Connections(
                 self._for_the_pool, min_size=self._min_size, max_size=self._max_size, max_lifetime=self.max_lifetime
             )
@@ -343,18 +323,13 @@ class Database:
             raise NotSupported(
                 "this ConnectionPool was made before a fork; give the Queue a conninfo, or make both after it"
             )
-        if self._given.closed:
-            self._given.open()
-        return self._given
-
-    def _target(self) -> str:
-        if self._conninfo is None:
-            return check_conninfo(os.environ.get("DATABASE_URL", ""))
-        return self._conninfo
+        if given.closed:
+            given.open()
+        return given
 
     def _forget_after_fork(self) -> None:
         """Leave the parent's pool unclosed (its sockets are the parent's) and take a lock nobody holds."""
-        if self._pool is not None and self._pool is not self._given:
+        if isinstance(self._pool, Connections):
             _inherited.append(self._pool)
         self._pool = None
         self._lock = threading.Lock()
@@ -396,7 +371,7 @@ def all_or_nothing(connection: Connection) -> Iterator[None]:
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
-_inherited: list[Pool] = []
+_inherited: list[Connections] = []
 
 
 def _after_fork() -> None:
