@@ -265,19 +265,19 @@ class LocalQueue(Service):
         if with_queues:
             self._queues.begin()
         lanes = None if with_queues else self._bounds.lanes()  # a job that bounds hide could be the first of its queue
-        parameters = {
-            "tasks": self._tasks(),
-            "forbidden": self._forbidden_flags(),
-            "holder": self._holder,
-            "count": count,
-            "run_length": self._run_length(),
-            "with_queues": with_queues,
-            "busy": [*self._busy, *self._stuck.ids()],
-            "priorities": lanes and lanes[0],
-            "since": lanes and lanes[1],
-            "within": self._poll_interval,
-        }
         with self._told_of_errors():
+            parameters = {
+                "tasks": self._tasks(),
+                "forbidden": self._forbidden_flags(),
+                "holder": self._holder,
+                "count": count,
+                "run_length": self._run_length(),
+                "with_queues": with_queues,
+                "busy": [*self._busy, *self._stuck.ids()],
+                "priorities": lanes and lanes[0],
+                "since": lanes and lanes[1],
+                "within": self._poll_interval,
+            }
             self._answer_lost = True
             return Asked(count, with_queues, lanes, self._database.begin_by_index("claim_jobs", parameters))
 
