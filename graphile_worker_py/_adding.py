@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from graphile_worker_py._database import Connection, Database
 from graphile_worker_py.errors import GraphileWorkerError, InvalidJobSpec
@@ -20,6 +20,17 @@ from graphile_worker_py.jobs import Job, JobSpec
 LARGEST_CHUNK = 2000  # specs
 LARGEST_CHUNK_TEXT = 8_000_000  # characters of payload
 MOST_TRIES = 50
+
+T = TypeVar("T")
+
+
+def listed(name: str, values: Iterable[T]) -> Iterable[T]:
+    """Return something to walk over; a text alone is one value, not its letters."""
+    if isinstance(values, str):
+        return cast("Iterable[T]", [values])
+    if not isinstance(values, Iterable):
+        raise InvalidJobSpec(f"{name}: expected an iterable, got {type(values).__name__}; put it in a list")
+    return values
 
 
 def moment(run_at: datetime | timedelta | None) -> dict[str, object]:

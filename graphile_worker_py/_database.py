@@ -1,9 +1,10 @@
 """The database: one lazy pool, one schema, one file per statement. Nothing else runs statements.
 
-Connections come from psycopg_pool, in autocommit, so a statement is one round trip. An idle connection the server
-has closed is found without asking the server: its socket has something to read (the end of the stream, or the
-server's farewell), and another is taken. A process that was forked starts over with a pool of its own; the inherited
-sockets belong to the parent and are left alone, unclosed.
+Connections are in autocommit, so a statement is one round trip. An idle connection the server has closed is found
+without asking the server: its socket has something to read (the end of the stream, or the server's farewell), and
+another is taken. One that turns out to be of a standby is dropped, for the next one may be of the primary. A process
+that was forked starts over with a pool of its own; the inherited sockets belong to the parent and are left alone,
+unclosed.
 
 Statements live in sql/, one to a file. `{schema}` becomes the quoted schema, `{job}` the columns of Job for a row
 called j, and a `%(name)s` the number of a parameter, here and not by psycopg, which reads a long statement anew each
@@ -14,37 +15,36 @@ quarter of a microsecond for each datetime, and refuses the whole result for one
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import re
-import select
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, TypeAlias, cast
 
 import psycopg
-from psycopg import conninfo as libpq
 from psycopg import sql
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 from psycopg.types.numeric import Int8BinaryLoader
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from graphile_worker_py._conninfo import check_conninfo, connect
-from graphile_worker_py.errors import InvalidConninfo, InvalidJobSpec, InvalidSchemaName, NotSupported, SchemaMissing
+from graphile_worker_py._connections import Connections, Server, is_stale, own_connection
+from graphile_worker_py._conninfo import check_listen, check_schema
+from graphile_worker_py._outage import Outage
+from graphile_worker_py._watched import Watched
+from graphile_worker_py.errors import InvalidJobSpec, NotSupported, SchemaMissing
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = tuple[Any, ...]
+Pool: TypeAlias = "ConnectionPool[Any] | Connections"
 
 DEFAULT_SCHEMA = "graphile_worker"
-MAX_IDENTIFIER_BYTES = 63
-# The tag of our dollar-quoted function bodies: a schema's name stands inside them, so it may not hold the tag.
-BODY_TAG = "$graphile_worker_py$"
-
 # What a missing or half-made schema comes to, depending on what a statement names first.
 NOT_INSTALLED = (
     psycopg.errors.UndefinedTable,
@@ -57,44 +57,14 @@ JOB_COLUMNS = """j.id, j.job_queue_id, j.payload::text, j.priority, j.run_at, j.
     j.created_at, j.updated_at, j.key, j.locked_at, j.locked_by, j.revision,
     case when j.flags is not null then array(select jsonb_object_keys(j.flags)) end as flags"""
 
-
-# What psycopg raises, and the classes of SQLSTATE, where the server is away or busy. psycopg's classes alone say too
-# little: OperationalError is also a trigger that has changed the row it was called for, or an index entry too long.
-PASSING = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
-PASSING_STATES = {"08", "25", "40", "53", "55", "57", "58", "XX"}
+# Found now, for that imports modules, and a process forked in the middle of another thread's import waits for ever.
+_FOLDER = files("graphile_worker_py").joinpath("sql")
 
 _BY_INDEX = (
     b"select set_config(name, 'off', true)"
     b" from unnest('{jit,enable_seqscan,enable_bitmapscan,enable_sort}'::text[]) as name"
     b" union all select set_config('plan_cache_mode', 'force_generic_plan', true)"
 )
-
-
-def is_passing(error: BaseException) -> bool:
-    """Say whether trying again may help, for the server is away or busy, rather than unable to do what it was asked."""
-    if not isinstance(error, PASSING):
-        return False
-    state = error.sqlstate  # None where the connection failed
-    return state is None or state[:2] in PASSING_STATES
-
-
-def check_schema(name: object) -> str:
-    """Return name if PostgreSQL takes it whole as a schema's name; raise InvalidSchemaName otherwise."""
-    if not isinstance(name, str) or not name:
-        raise InvalidSchemaName(f"schema: expected a non-empty str, got {name!r:.40}")
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        raise InvalidSchemaName("schema: holds a lone surrogate (half a character); remove it") from None
-    if size > MAX_IDENTIFIER_BYTES:
-        raise InvalidSchemaName(
-            f"schema: {size} bytes; PostgreSQL would truncate it, use at most {MAX_IDENTIFIER_BYTES}"
-        )
-    if "\x00" in name or BODY_TAG in name:
-        raise InvalidSchemaName(f"schema: may not hold a NUL character or {BODY_TAG}")
-    if name.startswith("pg_"):
-        raise InvalidSchemaName("schema: names that start with pg_ are reserved by PostgreSQL; use another")
-    return name
 
 
 def compose(text: str, schema: str) -> sql.Composed:
@@ -105,7 +75,7 @@ def compose(text: str, schema: str) -> sql.Composed:
 @lru_cache(maxsize=1024)
 def _statement(name: str, schema: str) -> tuple[bytes, tuple[str, ...]]:
     """Return sql/<name>.sql with numbered parameters, and their names in that order."""
-    lines = files("graphile_worker_py").joinpath("sql").joinpath(f"{name}.sql").read_text("utf-8").splitlines()
+    lines = _FOLDER.joinpath(f"{name}.sql").read_text("utf-8").splitlines()
     text = "\n".join(line for line in lines if not line.startswith("--"))  # what is for readers need not travel
     names: dict[str, int] = {}
     numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${names.setdefault(found[1], len(names) + 1)}", text)
@@ -118,18 +88,12 @@ def run_script(connection: Connection, text: str, schema: str) -> None:
         cursor.execute(compose(text, schema), prepare=False)
 
 
-def _is_stale(connection: Connection) -> bool:
-    """Say whether an idle connection has something to read: the server has hung up, or is about to."""
-    waiting = select.poll()  # select.select() cannot watch a descriptor past 1023
-    waiting.register(connection.fileno(), select.POLLIN)
-    return bool(waiting.poll(0))
-
-
 class Database:
     """A place to run statements: a pool that opens on first use, and the schema they are about.
 
     `source` is a conninfo or URL, an existing ConnectionPool (used as it is, never closed here), or None for
-    DATABASE_URL, else libpq's PG* variables. Safe in threads, and after a fork.
+    DATABASE_URL, else libpq's PG* variables. `listen_on` says where notifications are heard: True for here, a conninfo
+    for elsewhere, False for nowhere; None given reads GRAPHILE_WORKER_LISTEN. Safe in threads, and after a fork.
     """
 
     def __init__(
@@ -139,40 +103,44 @@ class Database:
         schema: str = DEFAULT_SCHEMA,
         min_size: int = 1,
         max_size: int = 10,
+        max_lifetime: float = 600.0,
         connect_timeout: float = 5.0,
+        statement_timeout: float | None = 20.0,
         prepared_statements: bool = True,
+        listen: str | bool | None = None,
     ) -> None:
         self.schema = check_schema(schema)
         self.connect_timeout = connect_timeout
+        self.max_lifetime = max_lifetime
+        self.outage = Outage()
+        self.listen_on = check_listen(listen)
+        self._server = Server(
+            source, connect_timeout=connect_timeout, patience=statement_timeout, prepares=prepared_statements
+        )
         self._min_size = min_size
         self._max_size = max_size
-        self._given = source if isinstance(source, ConnectionPool) else None
-        self._conninfo = check_conninfo(source) if isinstance(source, str) else None
-        self._prepare_threshold = 5 if prepared_statements else None
-        self._pool: ConnectionPool[Any] | None = None
+        self._pool: Pool | None = None
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        if source is not None and self._given is None and self._conninfo is None:
-            raise InvalidConninfo(
-                f"expected a conninfo str, a psycopg_pool.ConnectionPool or None, got {type(source).__name__}"
-            )
         _databases.add(self)
 
     def another(self, *, max_size: int) -> Database:
-        """Return a Database for the same server and schema, with a pool of its own, unless one was given."""
+        """Return a Database for handlers: with a pool of its own, unless one was given, and all the time they want."""
         return Database(
             self.source,
             schema=self.schema,
             min_size=0,
             max_size=max_size,
+            max_lifetime=self.max_lifetime,
             connect_timeout=self.connect_timeout,
-            prepared_statements=self._prepare_threshold is not None,
+            statement_timeout=None,
+            prepared_statements=self._server.prepares,
         )
 
     @property
     def source(self) -> str | ConnectionPool[Any] | None:
         """Return what was given: a pool, a conninfo, or None where the environment says."""
-        return self._conninfo if self._given is None else self._given
+        return self._server.source
 
     @contextmanager
     def connection(self, given: object = None) -> Iterator[Connection]:
@@ -183,13 +151,23 @@ class Database:
         pool = self.pool()
         borrowed = self._borrowed(pool)
         try:
-            with borrowed:
+            with _settled(borrowed):
                 yield borrowed
+        except psycopg.errors.ReadOnlySqlTransaction:  # a standby, or a primary that is none any more
+            borrowed.close()
+            _distrust(pool)
+            raise
         finally:
-            pool.putconn(borrowed)
+            if getattr(borrowed, "silent", False):
+                _distrust(pool)
+            pool.putconn(borrowed)  # type: ignore[arg-type]
+        if self.outage.lasts:
+            self.outage.answered(getattr(borrowed, "opened_at", math.inf))
 
-    def _borrowed(self, pool: ConnectionPool[Any]) -> Connection:
-        """Take a connection that is alive; not the pool's own `check`, which waits a second after each dead one."""
+    def _borrowed(self, pool: Pool) -> Connection:
+        """Take a connection that is alive; not a given pool's own `check`, which waits a second after each dead one."""
+        if isinstance(pool, Connections):
+            return pool.getconn(self.connect_timeout)
         deadline = time.monotonic() + self.connect_timeout
         while True:
             try:
@@ -197,7 +175,7 @@ class Database:
             except PoolTimeout:
                 self.connect().close()  # raises the reason, if the server cannot be reached
                 raise
-            if not _is_stale(connection):
+            if not is_stale(connection):
                 return connection
             connection.close()
             pool.putconn(connection)
@@ -281,17 +259,47 @@ class Database:
         listen = (sql.SQL("listen {}").format(sql.Identifier(channel)) for channel in channels)
         connection.execute(sql.SQL("; ").join(listen))  # in one message: heard is either all of them or none
 
-    def connect(self) -> Connection:
-        """Open a connection outside the pool, in autocommit; the caller closes it."""
-        pool = self._given
-        if pool is not None:
-            target: Any = pool.conninfo() if callable(pool.conninfo) else pool.conninfo
-            keywords: Any = pool.kwargs() if callable(pool.kwargs) else pool.kwargs or {}
-            return cast("Connection", pool.connection_class.connect(target, **{**keywords, "autocommit": True}))
-        return connect(self._target(), **self._keywords())
+    def ping(self, connection: Connection, channel: str) -> None:
+        """Notify a channel that this very connection listens to."""
+        self.run_on(connection, "ping", {"channel": channel})
 
-    def pool(self) -> ConnectionPool[Any]:
-        """Return the pool, opened; the first call fails at once, with the reason, if the server cannot be reached."""
+    def is_pooled(self, connection: Connection) -> bool:
+        """Say whether a pooler stands in between: what it said about the server's process is not so."""
+        return self.run_on(connection, "backend_pid") != [(connection.info.backend_pid,)]
+
+    def connect(self) -> Watched:
+        """Open a connection outside the pool, in autocommit; the caller closes it."""
+        return self._server.connect()
+
+    def connect_to_listen(self) -> Watched | None:
+        """Open a connection to listen on, which the caller closes; None where that cannot keep what it listens to."""
+        if isinstance(self.listen_on, str):
+            return self._server.connect_to(self.listen_on)
+        if not self.listen_on:
+            return None
+        connection = self.connect()
+        try:
+            pooled = self.is_pooled(connection)
+        except BaseException:
+            connection.close()
+            raise
+        if pooled:
+            connection.close()
+        return None if pooled else connection
+
+    def _for_the_pool(self) -> Watched:
+        """Connect; through a pooler, which may give every transaction another session, nothing is prepared."""
+        connection = self.connect()
+        try:
+            if self._server.prepares and self.is_pooled(connection):
+                connection.prepare_threshold = None
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def pool(self) -> Pool:
+        """Return the pool; opened, where it was given."""
         pool = self._pool
         if pool is None:
             with self._lock:
@@ -302,55 +310,47 @@ class Database:
         """Close the pool if it is ours; the next use opens a new one."""
         with self._lock:
             pool, self._pool = self._pool, None
-        if pool is not None and pool is not self._given:
+        if isinstance(pool, Connections):
             pool.close()
 
-    def _open(self) -> ConnectionPool[Any]:
-        if self._given is not None:
-            return self._opened(self._given)
-        self.connect().close()
-        pool: ConnectionPool[Any] = ConnectionPool(
-            self._target(),
-            kwargs=self._keywords(),
-            min_size=self._min_size,
-            max_size=max(self._min_size, self._max_size),
-            open=False,
-            reconnect_timeout=2 * self.connect_timeout,
-            name="graphile-worker-py",
-        )
-        pool.open()
-        return pool
-
-    def _opened(self, pool: ConnectionPool[Any]) -> ConnectionPool[Any]:
+    def _open(self) -> Pool:
+        given = self._server.source
+        if not isinstance(given, ConnectionPool):
+            return Connections(
+                self._for_the_pool, min_size=self._min_size, max_size=self._max_size, max_lifetime=self.max_lifetime
+            )
         if os.getpid() != self._pid:
             raise NotSupported(
                 "this ConnectionPool was made before a fork; give the Queue a conninfo, or make both after it"
             )
-        if pool.closed:
-            pool.open()
-        return pool
-
-    def _target(self) -> str:
-        if self._conninfo is None:
-            return check_conninfo(os.environ.get("DATABASE_URL", ""))
-        return self._conninfo
-
-    def _keywords(self) -> dict[str, Any]:
-        keywords: dict[str, Any] = {"autocommit": True, "prepare_threshold": self._prepare_threshold}
-        named = libpq.conninfo_to_dict(self._target())
-        defaults = {
-            "connect_timeout": max(2, round(self.connect_timeout)),
-            "fallback_application_name": "graphile-worker-py",  # a PGAPPNAME goes first
-            "client_encoding": "utf8",
-        }
-        return keywords | {name: value for name, value in defaults.items() if name not in named}
+        if given.closed:
+            given.open()
+        return given
 
     def _forget_after_fork(self) -> None:
         """Leave the parent's pool unclosed (its sockets are the parent's) and take a lock nobody holds."""
-        if self._pool is not None and self._pool is not self._given:
+        if isinstance(self._pool, Connections):
             _inherited.append(self._pool)
         self._pool = None
         self._lock = threading.Lock()
+        self.outage = Outage()
+
+
+@contextmanager
+def _settled(connection: Connection) -> Iterator[None]:
+    """Commit what the block did, or roll it back; psycopg's own `with` would also close the connection."""
+    try:
+        yield
+    except BaseException:
+        with suppress(psycopg.Error):  # a broken connection has nothing to roll back
+            connection.rollback()
+        raise
+    connection.commit()
+
+
+def _distrust(pool: Pool) -> None:
+    if isinstance(pool, Connections):
+        pool.expire()
 
 
 def _pipelined(connection: Connection) -> bool:
@@ -370,23 +370,8 @@ def all_or_nothing(connection: Connection) -> Iterator[None]:
         yield
 
 
-def own_connection(given: object) -> Connection:
-    """Return the psycopg connection behind what a caller passed as connection=; raise InvalidJobSpec for others."""
-    connection = getattr(given, "connection", None) if isinstance(given, psycopg.Cursor) else given
-    if not isinstance(connection, psycopg.Connection):
-        hint = ""
-        if isinstance(given, (psycopg.AsyncConnection, psycopg.AsyncCursor)):
-            hint = "; an asynchronous one cannot be used from synchronous code"
-        raise InvalidJobSpec(f"connection: expected an open psycopg connection or cursor, got {type(given)}{hint}")
-    if connection.closed:
-        raise InvalidJobSpec("connection: this one is closed; pass an open connection, or none")
-    if connection.info.encoding == "ascii":
-        raise InvalidJobSpec("connection: its client_encoding is SQL_ASCII, which is none; set client_encoding to utf8")
-    return connection
-
-
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
-_inherited: list[ConnectionPool[Any]] = []
+_inherited: list[Connections] = []
 
 
 def _after_fork() -> None:

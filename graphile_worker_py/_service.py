@@ -2,7 +2,8 @@
 
 A turn of work is one `step()`. It returns how many seconds to wait before the next one (None: until woken). wake()
 ends the wait, also when it comes during a step, so nothing is missed in between. A step that raises is logged and
-tried again after a capped, jittered back-off: a service ends only when it is stopped.
+tried again after a capped, jittered back-off, or as soon as the database is back: a service ends only when it is
+stopped. Once it has been told to, it waits for no answer of the database for long.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from typing import TypeVar
 
 import psycopg
 
+from graphile_worker_py._outage import Outage, first_line, is_passing
+from graphile_worker_py._watched import Hurry, hurried
+
 logger = logging.getLogger(__name__)
 
 SHORTEST_BACKOFF = 0.1
-LONGEST_BACKOFF = 5.0
+LONGEST_BACKOFF = 4.0  # five services together then try less than twice a second
 HEED = 0.5  # seconds that a signal may go unnoticed
 
 T = TypeVar("T")
@@ -43,10 +47,15 @@ def next_of(messages: queue.SimpleQueue[T], timeout: float | None = None) -> T:
 
 
 class Service:
-    """A thread that repeats `step` until stopped. Subclasses write `step`, and `on_stop` if they must."""
+    """A thread that repeats `step` until stopped. Subclasses write `step`, and `on_stop` if they must.
 
-    def __init__(self, name: str) -> None:
+    outage: what is known of the database it works with, where it does.
+    """
+
+    def __init__(self, name: str, outage: Outage | None = None) -> None:
         self.name = name
+        self._outage = outage or Outage()
+        self._hurry = Hurry()
         self.stopping = threading.Event()
         self._woken = threading.Event()
         self._failures = 0
@@ -61,10 +70,16 @@ class Service:
         if not self._woken.is_set():  # setting takes a lock, asking does not, and this is called for every job
             self._woken.set()
 
-    def stop(self, timeout: float | None = None) -> bool:
-        """Ask the thread to end after the step it is in, wait up to timeout seconds, and say whether it has."""
+    def ask(self) -> None:
+        """Ask the thread to end after the step it is in; do not wait for it."""
+        self._hurry.begin()
         self.stopping.set()
         self.wake()
+        self._outage.stir()
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Ask the thread to end, wait up to timeout seconds, and say whether it has."""
+        self.ask()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -77,12 +92,13 @@ class Service:
         """Let go of what the thread held; called in the thread, last."""
 
     def _run(self) -> None:
-        try:
-            while not self.stopping.is_set():
-                self._woken.wait(self._turn())
-                self._woken.clear()
-        finally:
-            self.on_stop()
+        with hurried(self._hurry):
+            try:
+                while not self.stopping.is_set():
+                    self._woken.wait(self._turn())
+                    self._woken.clear()
+            finally:
+                self.on_stop()
 
     def _turn(self) -> float | None:
         try:
@@ -94,16 +110,14 @@ class Service:
         return delay
 
     def _back_off(self, error: BaseException) -> None:
-        """Log the error (a traceback only where it is not the database's) and wait; only stop() cuts this short."""
+        """Log the error, with a traceback only where it is not the database's, and wait; wake() does not end this."""
         self._failures += 1
         limit = min(LONGEST_BACKOFF, SHORTEST_BACKOFF * 2 ** min(self._failures, 10))
         delay = limit * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-        expected = isinstance(error, psycopg.Error)
-        logger.warning(
-            "%s: %s; trying again in %.1f s", self.name, _first_line(error), delay, exc_info=None if expected else error
-        )
-        self.stopping.wait(delay)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n", 1)[0]
+        if is_passing(error):
+            self._outage.note(self.name, error, delay)
+        else:
+            expected = isinstance(error, psycopg.Error)
+            message = "%s: %s; trying again in %.1f s"
+            logger.warning(message, self.name, first_line(error), delay, exc_info=None if expected else error)
+        self._outage.pause(delay, self.stopping)

@@ -25,6 +25,7 @@ The numbered files are in migrations/: inside the package where it was built int
 from __future__ import annotations
 
 import logging
+import math
 import random
 import re
 import time
@@ -37,7 +38,8 @@ import attrs
 import psycopg
 from psycopg import errors as pg
 
-from graphile_worker_py._database import Connection, Database, check_schema, compose, run_script
+from graphile_worker_py._conninfo import check_schema
+from graphile_worker_py._database import Connection, Database, compose, run_script
 from graphile_worker_py.errors import MigrationError, NotSupported, SchemaMissing, SchemaTooNew, SchemaTooOld
 
 LATEST = 20
@@ -96,6 +98,7 @@ def migrate(database: Database) -> list[int]:
     """
     lost: psycopg.Error | None = None
     with closing(database.connect()) as connection:
+        connection.patience = math.inf  # others may be installing, and big tables take their time
         _prepare(connection)
         for _ in range(TRIES):
             try:

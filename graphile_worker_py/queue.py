@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from psycopg_pool import ConnectionPool
 
 from graphile_worker_py import migrate as migrations
-from graphile_worker_py._adding import add_all, add_one, moment
+from graphile_worker_py._adding import add_all, add_one, listed, moment
 from graphile_worker_py._database import DEFAULT_SCHEMA, Database, all_or_nothing
 from graphile_worker_py.cron.crontab import CronItem
 from graphile_worker_py.cron.known import KnownItems
@@ -41,7 +41,6 @@ from graphile_worker_py.jobs import (
 from graphile_worker_py.tasks import Tasks
 
 FlagSource: TypeAlias = Iterable[str] | Callable[[], Iterable[str] | None] | None
-T = TypeVar("T")
 CleanupTask = Literal["GC_TASK_IDENTIFIERS", "GC_JOB_QUEUES", "DELETE_PERMAFAILED_JOBS"]
 
 LARGEST_ID = 2**63 - 1
@@ -58,9 +57,12 @@ class Queue:
     """The jobs of one schema in one database, and the tasks this process works on.
 
     database: a conninfo or URL, a psycopg_pool.ConnectionPool, or None for DATABASE_URL, else libpq's PG* variables,
-    read on first use. schema: None reads GRAPHILE_WORKER_SCHEMA, else graphile_worker. max_size: connections of the
-    pool, which opens on first use. connect_timeout: seconds to wait for a connection. prepared_statements: off for a
-    pooler that cannot keep them. Safe in threads; after a fork the child opens a pool of its own.
+    read on first use. schema: None reads GRAPHILE_WORKER_SCHEMA, else graphile_worker. max_size: connections at most,
+    opened when needed; min_size of them stay open when idle, all for max_lifetime seconds. connect_timeout: seconds to
+    wait for a connection; statement_timeout: for a sign of life during a statement, None for ever. prepared_statements:
+    whether to prepare what is run often; through a pooler nothing is. listen: where a worker hears of new jobs, True
+    (this database), a conninfo, or False (nowhere: it polls); None reads GRAPHILE_WORKER_LISTEN, a conninfo or "off".
+    Safe in threads; after a fork the child opens connections of its own.
     Raises InvalidSchemaName, InvalidConninfo; every method may raise SchemaMissing and psycopg's errors.
     """
 
@@ -71,13 +73,20 @@ class Queue:
         schema: str | None = None,
         min_size: int = 1,
         max_size: int = 10,
+        max_lifetime: float = 600.0,
         connect_timeout: float = 5.0,
+        statement_timeout: float | None = 20.0,
         prepared_statements: bool = True,
+        listen: str | bool | None = None,
     ) -> None:
+        if statement_timeout is not None:
+            check_seconds("statement_timeout", statement_timeout, shortest=0.1)
         self._options = {
             "min_size": check_integer("min_size", min_size, lowest=0, highest=10_000),
             "max_size": check_integer("max_size", max_size, lowest=1, highest=10_000),
+            "max_lifetime": check_seconds("max_lifetime", max_lifetime, shortest=1),
             "connect_timeout": check_seconds("connect_timeout", connect_timeout, shortest=0.01),
+            "statement_timeout": statement_timeout,
             "prepared_statements": prepared_statements,
         }
         self.tasks = Tasks()
@@ -85,9 +94,8 @@ class Queue:
         self.task = self.tasks.task
         self.cron = self.tasks.cron
         self.events = Events()
-        self.database = self._connected_to(
-            database, schema if schema is not None else os.environ.get("GRAPHILE_WORKER_SCHEMA") or DEFAULT_SCHEMA
-        )
+        schema = schema if schema is not None else os.environ.get("GRAPHILE_WORKER_SCHEMA") or DEFAULT_SCHEMA
+        self.database = self._connected_to(database, schema, listen)
 
     def __enter__(self) -> Queue:
         return self
@@ -110,10 +118,21 @@ class Queue:
         """Return what lists, pauses and resumes the cron items of this schema, and runs one now."""
         return KnownItems(self.database, self.tasks)
 
-    def point_at(self, database: str | ConnectionPool[Any] | None, *, schema: str | None = None) -> None:
-        """Move this queue to another database (None: as the environment says), its tasks and handles with it."""
+    def point_at(
+        self,
+        database: str | ConnectionPool[Any] | None,
+        *,
+        schema: str | None = None,
+        listen: str | bool | None = None,
+    ) -> None:
+        """Move this queue to another database (None: as the environment says), its tasks and handles with it.
+
+        `listen` is then as if the queue were made anew; in the same database it stays, unless it is given.
+        """
+        if listen is None and database == self.database.source:
+            listen = self.database.listen_on
         self.database.close()
-        self.database = self._connected_to(database, self.schema if schema is None else schema)
+        self.database = self._connected_to(database, self.schema if schema is None else schema, listen)
 
     def close(self) -> None:
         """Close the pool, unless it was given; the next use opens a new one."""
@@ -183,7 +202,7 @@ class Queue:
         """
         jobs: list[Job] = []
         count = 0
-        asked = map(self._with_defaults, _listed("specs", specs))
+        asked = map(self._with_defaults, listed("specs", specs))
         with self.database.connection(connection) as conn, all_or_nothing(conn), ExitStack() as stack:
             if connection is None:  # on a connection of the caller's, what the specs come from may need it as it is
                 stack.enter_context(conn.pipeline())
@@ -240,7 +259,7 @@ class Queue:
 
     def force_unlock_workers(self, ids: Iterable[str], *, connection: object = None) -> None:
         """Free all jobs and queues these workers hold, without asking whether they live: make sure they are dead."""
-        names = [check_text("ids", name, longest=10_000) for name in _listed("ids", ids)]
+        names = [check_text("ids", name, longest=10_000) for name in listed("ids", ids)]
         self.database.run("force_unlock_workers", {"ids": names}, connection=connection)
 
     def cleanup(
@@ -252,11 +271,11 @@ class Queue:
         task names without jobs, but for this queue's tasks and keep_tasks; not while Node workers run, which remember
         the ids. Waits up to two seconds for transactions that are adding jobs, then raises psycopg's LockNotAvailable.
         """
-        chosen = list(_listed("tasks", tasks))
+        chosen = list(listed("tasks", tasks))
         if any(name not in tuple(CLEANUP_STATEMENTS) for name in chosen):
             got = ", ".join(map(str, chosen))
             raise InvalidJobSpec(f"tasks: expected some of {', '.join(CLEANUP_STATEMENTS)}, got {got}")
-        names = [check_text("keep_tasks", name, longest=128) for name in _listed("keep_tasks", keep_tasks)]
+        names = [check_text("keep_tasks", name, longest=128) for name in listed("keep_tasks", keep_tasks)]
         keep = {"keep": [*self.tasks.identifiers(), *names]}
         with self.database.connection() as conn, conn.transaction():
             self.database.run_on(conn, "limit_lock_wait")
@@ -337,21 +356,14 @@ class Queue:
         return spec if task is None else spec.with_defaults(task.defaults)
 
     def _administer(self, statement: str, ids: Iterable[int], connection: object, **changes: Any) -> list[Job]:
-        numbers = [check_integer("ids", id, lowest=-LARGEST_ID, highest=LARGEST_ID) for id in _listed("ids", ids)]
+        numbers = [check_integer("ids", id, lowest=-LARGEST_ID, highest=LARGEST_ID) for id in listed("ids", ids)]
         rows = self.database.run(statement, {"ids": numbers, **changes}, connection=connection)
         return [Job(*row) for row in rows]
 
-    def _connected_to(self, database: str | ConnectionPool[Any] | None, schema: str) -> Database:
-        return Database(database, schema=schema, **self._options)  # type: ignore[arg-type]
-
-
-def _listed(name: str, values: Iterable[T]) -> Iterable[T]:
-    """Return something to walk over; a text alone is one value, not its letters."""
-    if isinstance(values, str):
-        return cast("Iterable[T]", [values])
-    if not isinstance(values, Iterable):
-        raise InvalidJobSpec(f"{name}: expected an iterable, got {type(values).__name__}; put it in a list")
-    return values
+    def _connected_to(
+        self, database: str | ConnectionPool[Any] | None, schema: str, listen: str | bool | None
+    ) -> Database:
+        return Database(database, schema=schema, listen=listen, **self._options)  # type: ignore[arg-type]
 
 
 def quick_add_job(

@@ -16,6 +16,7 @@ import pytest
 from command_line import Daemon, with_jobs
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql import factories
+from tcp_proxy import TcpProxy
 
 from graphile_worker_py import JobCompleted, Queue, WorkerPool
 from graphile_worker_py._database import Database
@@ -124,6 +125,20 @@ def expected(queue: Queue) -> Callable[[int], AbstractContextManager[None]]:
         unsubscribe()
 
     return waiting
+
+
+@pytest.fixture
+def proxy(migrated_url: str) -> Iterator[TcpProxy]:
+    """Return a proxy before the server of migrated_url."""
+    server = conninfo_to_dict(migrated_url)
+    with TcpProxy(str(server.get("host", "localhost")), int(server.get("port", 5432))) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxied_url(migrated_url: str, proxy: TcpProxy) -> str:
+    """Return the conninfo of migrated_url, through the proxy."""
+    return make_conninfo(migrated_url, host="127.0.0.1", port=proxy.port)
 
 
 @pytest.fixture(autouse=True)

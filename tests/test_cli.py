@@ -281,7 +281,7 @@ def test_a_forgotten_database_is_said_so(
     (folder / "away.py").write_text("from jobs import *\nqueue.point_at('host=127.0.0.1 port=1')")
     # A server where libpq looks by itself would be somebody else's: nothing is to reach it.
     nowhere = "def connect(*_, **__): raise psycopg.OperationalError('nobody is there')"
-    (folder / "sitecustomize.py").write_text(f"import psycopg\n{nowhere}\npsycopg.connect = connect")
+    (folder / "sitecustomize.py").write_text(f"import psycopg\n{nowhere}\npsycopg.Connection.connect = connect")
     done = graphile(*command, cwd=folder, more={"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", **more})
     assert_error(done, 3, "cannot reach the database: nobody is there")
     assert done.stderr.rstrip().endswith(HINT) == expected

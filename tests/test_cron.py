@@ -125,6 +125,7 @@ def test_a_minute_is_one_statement_and_a_lock(queue: Queue) -> None:
     clock = Hand(NOON - MINUTE)
     items = [CronItem("0 * * * *", f"t{number}", backfill=timedelta(hours=1)) for number in range(1200)]
     cron = scheduler(queue, clock, *items)
+    assert queue.job(1) is None  # so that it is connected
     asked = count_calls(queue)
     for _ in range(3):
         cron.step()

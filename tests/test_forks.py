@@ -205,7 +205,7 @@ from graphile_worker_py import JobCompleted, JobLost, Queue, WorkerPool
 from graphile_worker_py.worker.listener import Listener
 
 turns, wait = [], Listener._wait
-Listener._wait = lambda self, connection: (turns.append(1), wait(self, connection))
+Listener._wait = lambda self, connection, until: (turns.append(1), wait(self, connection, until))
 queue = Queue(sys.argv[1])
 running, go, done, lost = threading.Event(), threading.Event(), threading.Semaphore(0), []
 queue.events.subscribe(JobCompleted, lambda event: done.release())

@@ -39,7 +39,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cron.crontab",),
     ("cron.pattern",),
     ("cron",),
-    ("jobs", "_conninfo", "_embedded_guard"),
+    ("_connections",),
+    ("jobs", "_conninfo", "_embedded_guard", "_outage", "_watched"),
     ("_payload", "_processes"),
     ("errors", "_version"),
 )

@@ -18,7 +18,8 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import ConnectionPool
 
 from graphile_worker_py import migrate
-from graphile_worker_py._database import BODY_TAG, Database, run_script
+from graphile_worker_py._conninfo import BODY_TAG
+from graphile_worker_py._database import Database, run_script
 from graphile_worker_py.errors import (
     InvalidSchemaName,
     MigrationError,

@@ -55,6 +55,11 @@ def test_a_pool_refuses_what_cannot_work(queue: Queue, options: dict[str, Any]) 
         {"connect_timeout": "x"},
         {"connect_timeout": None},
         {"connect_timeout": math.nan},
+        {"statement_timeout": 0},
+        {"statement_timeout": -1},
+        {"statement_timeout": "x"},
+        {"max_lifetime": 0},
+        {"max_lifetime": None},
     ],
     ids=str,
 )

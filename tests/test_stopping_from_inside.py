@@ -26,7 +26,6 @@ from graphile_worker_py import (
     _service,
     migrate,
 )
-from graphile_worker_py.worker import completer
 
 NEVER = 3600.0  # a poll interval no test lives to see
 Pools = Callable[..., WorkerPool]
@@ -297,9 +296,8 @@ def test_a_claim_whose_answer_got_lost_goes_back_at_the_stop(
 
 
 def test_a_schema_that_is_dropped_under_a_pool_does_not_keep_it_from_stopping(
-    queue: Queue, pools: Pools, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, pools: Pools, db: psycopg.Connection
 ) -> None:
-    monkeypatch.setattr(completer, "LAST_TRIES", 0.1)
     running, go = threading.Event(), threading.Event()
 
     @queue.task
@@ -316,10 +314,7 @@ def test_a_schema_that_is_dropped_under_a_pool_does_not_keep_it_from_stopping(
     assert pool.stop(30) == []
 
 
-def test_run_once_ends_when_the_schema_goes(
-    queue: Queue, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(completer, "LAST_TRIES", 0.1)
+def test_run_once_ends_when_the_schema_goes(queue: Queue, db: psycopg.Connection) -> None:
     queue.task("work")(lambda payload: db.execute("drop schema graphile_worker cascade") and None)
     queue.add_job("work")
     with pytest.raises(SchemaMissing, match=r"queue\.migrate"):

@@ -60,7 +60,8 @@ MEANINGS = {
     ExitCode.OK: "All is well; a worker was told to stop (SIGTERM, SIGINT) and did.",
     ExitCode.FAILED: "The work failed: jobs of run --once for good, the demo's comparison; or any other error.",
     ExitCode.USAGE: "The command line is wrong: an option, a payload, a time, a connection string; or a crontab is.",
-    ExitCode.UNREACHABLE: "The database cannot be reached, does not let us in, or went away.",
+    ExitCode.UNREACHABLE: "The database cannot be reached, does not let us in, or went away; a worker that was told to "
+    "stop meanwhile left jobs locked, for others to recover.",
     ExitCode.NO_SCHEMA: "The schema is missing, or too old: run migrate.",
     ExitCode.TOO_NEW: "The schema has a breaking migration that this version does not know, or got it just now.",
     ExitCode.NOT_THERE: "Something needed is not there, or not fit: what to run, a task, an extra, a privilege.",
@@ -158,7 +159,7 @@ def shared_options(
         "--database", metavar="URL", callback=_note_database, help=f"Connection string or URL; else {else_database}."
     )
     schema = click.option(
-        "--schema", metavar="NAME", callback=_not_empty, help=f"Schema of the tables; else {else_schema}."
+        "--schema", metavar="NAME", callback=not_empty, help=f"Schema of the tables; else {else_schema}."
     )
     return lambda function: database(schema(debug_option(function)))
 
@@ -166,10 +167,11 @@ def shared_options(
 def _note_database(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     named = [name for name, text in os.environ.items() if text and (name == "DATABASE_URL" or name.startswith("PG"))]
     context.obj.unnamed = value is None and not named
-    return _not_empty(context, parameter, value)
+    return not_empty(context, parameter, value)
 
 
-def _not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+def not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Return the value; raise click.BadParameter if it is empty."""
     if value == "":
         raise click.BadParameter("is empty; name one, or leave the option out")
     return value

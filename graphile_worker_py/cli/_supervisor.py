@@ -1,6 +1,7 @@
 """`run --processes N`: a parent that does no work, starts N worker processes, and starts anew what dies.
 
-Signals are passed on as they come, so the children stop as one worker does. A child that ended for a reason no further
+Signals are passed on as they come, so the children stop as one worker does; SIGHUP stops them where there is no crontab
+to read again. A child that ended for a reason no further
 try can mend (a wrong command line, no schema, a task that is not there) ends all. Children hold the other end of a pipe
 from the parent: should it be killed, they stop too.
 """
@@ -51,11 +52,15 @@ class Vacancy:
 
 
 class Supervisor:
-    """Starts `processes` children with this process's own arguments, and keeps them running until stopped."""
+    """Starts `processes` children with this process's own arguments, and keeps them running until stopped.
 
-    def __init__(self, processes: int, *, once: bool) -> None:
+    `reloads`: they have a crontab, and read it again at SIGHUP.
+    """
+
+    def __init__(self, processes: int, *, once: bool, reloads: bool) -> None:
         self._command = [sys.executable, "-m", "graphile_worker_py", *_without(OPTION, sys.argv[1:])]
         self._once = once
+        self._reloads = reloads
         self._news: queue.SimpleQueue[int | Child | Vacancy] = queue.SimpleQueue()
         self._stopping = False
         self._codes: list[int] = []
@@ -64,7 +69,8 @@ class Supervisor:
     def run(self) -> int:
         """Return the exit code for all: the highest that a child ended with."""
         for number in PASSED_ON:
-            signal.signal(number, lambda number, frame: self._news.put(number))
+            if number != signal.SIGHUP or self._reloads or signal.getsignal(number) != signal.SIG_IGN:  # by nohup
+                signal.signal(number, lambda number, frame: self._news.put(number))
         for place in self._places:
             self._start(place, 0)
         while self._places:
@@ -91,7 +97,7 @@ class Supervisor:
         self._news.put(child)
 
     def _pass_on(self, number: int) -> None:
-        self._stopping = self._stopping or number != signal.SIGHUP
+        self._stopping = self._stopping or number != signal.SIGHUP or not self._reloads
         for child in self._places.values():
             if child is not None:
                 child.process.send_signal(number)

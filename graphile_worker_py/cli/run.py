@@ -31,7 +31,7 @@ from graphile_worker_py import (
     executable_tasks,
     executables,
 )
-from graphile_worker_py.cli._options import Epilog, ExitCode, NotThere, report, shared_options
+from graphile_worker_py.cli._options import Epilog, ExitCode, NotThere, not_empty, report, shared_options
 from graphile_worker_py.cli._supervisor import Supervisor, stop_with_the_parent
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,11 @@ def check_seconds(context: click.Context, parameter: click.Parameter, value: flo
     if not 0 < value <= longest:
         raise click.BadParameter(f"expected more than 0 and at most {longest:.0f} seconds")
     return value
+
+
+def read_listen(context: click.Context, parameter: click.Parameter, text: str | None) -> str | bool | None:
+    """Return a connection string, or False for off; raise click.BadParameter for nothing at all."""
+    return False if text == "off" else not_empty(context, parameter, text)
 
 
 @click.command("run", cls=Epilog)
@@ -133,6 +138,12 @@ def check_seconds(context: click.Context, parameter: click.Parameter, value: flo
     help="Add jobs by the clock, as this file says; else ./crontab, if there is one. Read again at SIGHUP.",
 )
 @click.option(
+    "--listen",
+    metavar="URL|off",
+    callback=read_listen,
+    help="Where to hear of new jobs, if --database is a pooler; off: poll only. Else GRAPHILE_WORKER_LISTEN.",
+)
+@click.option(
     "--log-level",
     metavar="LEVEL",
     type=click.Choice(["debug", "info", "warning", "error"]),
@@ -159,6 +170,7 @@ def command(
     stuck_after: float,
     forbidden_flags: tuple[str, ...],
     crontab: str | None,
+    listen: str | bool | None,
     log_level: str,
     database: str | None,
     schema: str | None,
@@ -175,11 +187,10 @@ def command(
     if target is None and folder is None:
         raise click.UsageError("nothing to run: give MODULE:ATTRIBUTE, --tasks DIR, or both")
     if processes > 1:
-        set_up_logging(log_level)
-        return Supervisor(processes, once=once).run()
+        return supervise(processes, once=once, reloads=find_crontab(crontab, once=once) is not None, level=log_level)
     stop_with_the_parent()
     try:
-        queue = find_queue(target, database=database, schema=schema)
+        queue = find_queue(target, database=database, schema=schema, listen=listen)
         context.obj.unnamed &= queue.database.source is None
         set_up_logging(log_level)
         if folder is not None:
@@ -211,7 +222,16 @@ def ended(pool: WorkerPool, code: ExitCode) -> ExitCode:
     if jobs := pool.stop(timeout=0):
         end_at_once(pool, jobs, code or ExitCode.UNFINISHED)
     pool.queue.close()
-    return code
+    return ExitCode.UNREACHABLE if code == ExitCode.OK and pool.leaves_jobs() else code
+
+
+def supervise(processes: int, *, once: bool, reloads: bool, level: str) -> int:
+    """Run so many workers under this process, which works on nothing itself; return the exit code for all."""
+    try:
+        set_up_logging(level)
+        return Supervisor(processes, once=once, reloads=reloads).run()
+    except KeyboardInterrupt:  # before it had handlers of its own, and children
+        return ExitCode.OK
 
 
 def find_crontab(path: str | None, *, once: bool) -> str | None:
@@ -239,6 +259,8 @@ def work(pool: WorkerPool, *, once: bool) -> ExitCode:
 def end_at_once(pool: WorkerPool, jobs: list[Job], code: ExitCode) -> NoReturn:
     """Give back the jobs whose handlers still run, and end the process before they can do more."""
     names = ", ".join(f"{job.id} ({job.task_identifier})" for job in jobs)
+    if pool.unwritten():
+        logger.error("%s outcomes could not be written; their jobs stay locked", pool.unwritten())
     try:
         pool.release(jobs)
         logger.error("given back while their handlers still ran: %s", names)
@@ -255,21 +277,23 @@ def set_up_logging(level: str) -> None:
     logging.getLogger("graphile_worker_py").setLevel(level.upper())
 
 
-def find_queue(target: tuple[str, str] | None, *, database: str | None, schema: str | None) -> Queue:
+def find_queue(
+    target: tuple[str, str] | None, *, database: str | None, schema: str | None, listen: str | bool | None
+) -> Queue:
     """Return the queue to work on, moved where the options say; raise NotThere if the target is none."""
     if target is None:
-        return Queue(database, schema=schema)
+        return Queue(database, schema=schema, listen=listen)
     module, attribute = target
     found = find(module, attribute)
     if isinstance(found, Tasks):
-        queue = Queue(database, schema=schema)
+        queue = Queue(database, schema=schema, listen=listen)
         queue.include(found)
         return queue
     if not isinstance(found, Queue):
         raise NotThere(f"{module}:{attribute} is of type {type(found).__name__}, expected a Queue or a Tasks registry")
-    if database or schema:
+    if database or schema or listen is not None:
         # A schema alone moves the queue within the database it has.
-        found.point_at(database or found.database.source, schema=schema)
+        found.point_at(database or found.database.source, schema=schema, listen=listen)
     return found
 
 

@@ -91,7 +91,7 @@ class Scheduler(Service):
     """
 
     def __init__(self, queue: Queue, load: Callable[[], list[CronItem]], *, clock: Clock | None = None) -> None:
-        super().__init__("cron")
+        super().__init__("cron", queue.database.outage)
         self._queue = queue
         self._load = load
         self._clock = clock or DatabaseClock(queue.database)

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 import attrs
 import psycopg
 
-from graphile_worker_py._database import Database, is_passing
+from graphile_worker_py._database import Database
+from graphile_worker_py._outage import is_passing
 from graphile_worker_py._service import Service
 from graphile_worker_py.errors import GraphileWorkerError
 from graphile_worker_py.events import Events, JobCompleted, JobFailed, JobLost
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 LARGEST_BATCH = 1000
 MOST_WAITING = 1000
-LAST_TRIES = 10.0  # seconds
 
 
 class Completer(Service):
@@ -48,7 +48,7 @@ class Completer(Service):
         held: Mapping[int, Job],
         give_back: Callable[[list[Job]], None],
     ) -> None:
-        super().__init__("completer")
+        super().__init__("completer", database.outage)
         self._database = database
         self._holder = holder
         self._events = events
@@ -59,6 +59,7 @@ class Completer(Service):
         self._room = threading.Condition()
         self._batch: list[Outcome] = []
         self._tried = False  # the batch was sent before, and no answer came
+        self.last_try_at = 0.0  # when stopped, the last outcomes are tried until then; by time.monotonic()
 
     def put(self, outcome: Outcome) -> None:
         """Take an outcome to be written soon; blocks while too many wait."""
@@ -98,12 +99,11 @@ class Completer(Service):
 
     def on_stop(self) -> None:
         """Write the last ones; if the database stays away their jobs are left to be recovered, like a crash's."""
-        deadline = time.monotonic() + LAST_TRIES
         while self.unwritten():
             try:
                 self.step()
             except Exception as error:
-                if time.monotonic() > deadline:
+                if not is_passing(error) or time.monotonic() > self.last_try_at:
                     logger.error("%s outcomes could not be written: %s", self.unwritten(), error)
                     return
                 time.sleep(0.2)

@@ -24,7 +24,8 @@ from typing import Any, TypeVar
 import attrs
 from psycopg.pq import TransactionStatus
 
-from graphile_worker_py._database import Connection, Database, own_connection
+from graphile_worker_py._connections import own_connection
+from graphile_worker_py._database import Connection, Database
 from graphile_worker_py.errors import BatchResultMismatch, InvalidHandler, JobNotHeld
 from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, Kind, Outcome
 from graphile_worker_py.queue import Queue

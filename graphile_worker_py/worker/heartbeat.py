@@ -60,7 +60,7 @@ class Heart(Service):
         on_alive: Callable[[float], None],
         on_dead: Callable[[], None],
     ) -> None:
-        super().__init__("heart")
+        super().__init__("heart", database.outage)
         self._database = database
         self._id = pool_id
         self._concurrency = concurrency
@@ -68,6 +68,7 @@ class Heart(Service):
         self._dead_after = dead_after
         self._on_alive = on_alive
         self._on_dead = on_dead
+        self.leaves_jobs = False  # locked, for others to recover: so it does not leave the living, but dies
         self._registered = False
         self._heard_since = self._heard_at = now()
 
@@ -108,8 +109,8 @@ class Heart(Service):
         return self._interval
 
     def on_stop(self) -> None:
-        """Leave the living; if that fails, the others will notice."""
-        if self._registered:
+        """Leave the living; if that fails, the others will notice. Nobody would recover jobs of one that has left."""
+        if self._registered and not self.leaves_jobs:
             try:
                 self._database.run("deregister_pool", {"id": self._id})
             except Exception as error:
@@ -130,7 +131,7 @@ class Sweeper(Service):
     """
 
     def __init__(self, database: Database, *, first: float | None = None) -> None:
-        super().__init__("sweeper")
+        super().__init__("sweeper", database.outage)
         self._database = database
         self._first = random.uniform(0, FIRST_SWEEP) if first is None else first  # noqa: S311 - no secret
         self._begun = False

@@ -29,8 +29,10 @@ from contextlib import contextmanager
 
 import psycopg
 
-from graphile_worker_py._database import Database, is_passing
+from graphile_worker_py._database import Database
+from graphile_worker_py._outage import is_passing
 from graphile_worker_py._service import Service
+from graphile_worker_py._watched import hurried
 from graphile_worker_py.errors import GraphileWorkerError
 from graphile_worker_py.jobs import Job
 from graphile_worker_py.worker.claims import Asked, Claim, Run
@@ -43,7 +45,6 @@ LARGEST_CLAIM = 500
 MOST_READY = 2 * LARGEST_CLAIM  # while one claim is worked off, the next is under way
 READY_SECONDS = 0.1
 TIME_TO_LIVE = 5.0
-LAST_TRIES = 5.0  # seconds, for giving back at the end
 SOON = 0.05  # seconds after a claim that found little, until it is worth looking for what comes next
 
 
@@ -65,7 +66,7 @@ class LocalQueue(Service):
         poll_interval: float,
         on_end: Callable[[Exception | None], None] | None = None,
     ) -> None:
-        super().__init__("local queue")
+        super().__init__("local queue", database.outage)
         self._database = database
         self._holder = holder
         self._concurrency = concurrency
@@ -86,6 +87,8 @@ class LocalQueue(Service):
         self._measured_at = self._claimed_at = time.monotonic()
         self._asked: Asked | None = None  # sent ahead, while what the one before brought is handed out
         self._answer_lost = False
+        self.stays_locked = False
+        self.last_try_at = 0.0  # when closed, giving back is tried until then; by time.monotonic()
         self._deaths = 0
         self._alive_until = 0.0  # by heartbeat.now(): later than that, others may have been given what is ready here
         self._queues = Pace()
@@ -206,25 +209,30 @@ class LocalQueue(Service):
         return due_in if stuck_for is None else min(due_in, stuck_for)
 
     def close(self) -> None:
-        """Hand out no more and give back what was not started; call it when the thread has stopped."""
+        """Hand out no more and give back what was not started; call it when the thread has stopped.
+
+        What cannot be given back `stays_locked`, and is recovered like the jobs of a dead pool.
+        """
         self._closed.set()
         with self._changed:
             unstarted = _jobs(self._taken_back())
             self._changed.notify_all()
         if self._asked is not None:
-            with contextlib.suppress(psycopg.Error, GraphileWorkerError):  # its jobs are strays then
+            with hurried(), contextlib.suppress(psycopg.Error, GraphileWorkerError):  # its jobs are strays then
                 unstarted += self._claim(self._asked).jobs
-        deadline = time.monotonic() + LAST_TRIES
         while unstarted or self._answer_lost:
             try:
-                if self._answer_lost:
-                    self._return_strays()
-                if unstarted:
-                    self.give_back(unstarted)
+                with hurried():
+                    if self._answer_lost:
+                        self._return_strays()
+                    if unstarted:
+                        self.give_back(unstarted)
                 return
             except (psycopg.Error, GraphileWorkerError) as error:
-                if not is_passing(error) or time.monotonic() > deadline:
-                    logger.error("%s claimed jobs could not be given back and stay locked: %s", len(unstarted), error)
+                if not is_passing(error) or time.monotonic() > self.last_try_at:
+                    self.stays_locked = True
+                    what = f"{len(unstarted)} claimed jobs" if unstarted else "what a last, unanswered claim has locked"
+                    logger.error("%s could not be given back: %s", what, error)
                     return
                 time.sleep(0.2)
 
@@ -257,19 +265,19 @@ class LocalQueue(Service):
         if with_queues:
             self._queues.begin()
         lanes = None if with_queues else self._bounds.lanes()  # a job that bounds hide could be the first of its queue
-        parameters = {
-            "tasks": self._tasks(),
-            "forbidden": self._forbidden_flags(),
-            "holder": self._holder,
-            "count": count,
-            "run_length": self._run_length(),
-            "with_queues": with_queues,
-            "busy": [*self._busy, *self._stuck.ids()],
-            "priorities": lanes and lanes[0],
-            "since": lanes and lanes[1],
-            "within": self._poll_interval,
-        }
         with self._told_of_errors():
+            parameters = {
+                "tasks": self._tasks(),
+                "forbidden": self._forbidden_flags(),
+                "holder": self._holder,
+                "count": count,
+                "run_length": self._run_length(),
+                "with_queues": with_queues,
+                "busy": [*self._busy, *self._stuck.ids()],
+                "priorities": lanes and lanes[0],
+                "since": lanes and lanes[1],
+                "within": self._poll_interval,
+            }
             self._answer_lost = True
             return Asked(count, with_queues, lanes, self._database.begin_by_index("claim_jobs", parameters))
 

@@ -16,14 +16,18 @@ import queue as queues
 import secrets
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from types import FrameType, TracebackType
 
+import psycopg
+
 from graphile_worker_py import _processes, migrate
-from graphile_worker_py._service import next_of
+from graphile_worker_py._service import Service, next_of
+from graphile_worker_py._watched import hurried
 from graphile_worker_py.cron.scheduler import CrontabSource, Scheduler
 from graphile_worker_py.errors import GraphileWorkerError, UnknownTask
 from graphile_worker_py.events import JobCompleted, JobFailed, JobStarted, PoolStarted, PoolStopped
@@ -37,6 +41,9 @@ from graphile_worker_py.worker.listener import Listener
 from graphile_worker_py.worker.local_queue import LocalQueue
 from graphile_worker_py.worker.watch import Watch
 
+RELOAD = "reload"
+LAST_TRIES = 5.0  # seconds, for giving back what was not started, and after the grace for the last outcomes
+BRIEFLY = 0.05  # seconds that an idle thread takes to end, and no harm if it takes longer
 THREAD_PREFIX = "graphile-worker-py "
 
 
@@ -88,6 +95,8 @@ class WorkerPool:
         self._crew: Crew | None = None
         self._crontab = crontab
         self._scheduler: Scheduler | None = None
+        self._completer: Completer | None = None
+        self._claiming: list[Service] = []
         self._started = False
         self._stopped = False
         self._pid = 0
@@ -115,11 +124,17 @@ class WorkerPool:
         """
         if self._pid not in (0, os.getpid()):
             return []
+        began = time.monotonic()
+        limit = self.grace if timeout is None else timeout
         from_inside = threading.current_thread().name.startswith(THREAD_PREFIX)
         if from_inside and self._stopped:
             return self.running()  # who holds the lock may be waiting for this very thread
         with self._lock:
             self._stopped = True
+            if self._local_queue is not None:
+                self._local_queue.last_try_at = began + LAST_TRIES
+            for service in self._claiming:
+                service.ask()  # all of them before the first is waited for: each may be waiting for the database
             self._quiet.close()
             crew = self._crew
         self._inbox.put("stopped")
@@ -127,18 +142,22 @@ class WorkerPool:
             return []
         if from_inside:
             return crew.running()
-        if not crew.wait(self.grace if timeout is None else timeout):
+        if not crew.wait(max(0.0, began + limit - time.monotonic())):
             self._cancelled.set()
             if timeout is not None:
-                return crew.running()
-            crew.wait(None)
-        self._end()
+                if running := _still_running(crew):
+                    return running
+            else:
+                crew.wait(None)
+                limit = time.monotonic() - began
+        self._end(began + limit + LAST_TRIES)
         return []
 
-    def _end(self) -> None:
+    def _end(self, last_try_at: float) -> None:
         with self._lock:
             stack, self._stack = self._stack, None
-            if stack is not None:
+            if stack is not None and self._completer is not None:
+                self._completer.last_try_at = last_try_at
                 stack.close()
         if stack is not None:
             self.queue.events.emit(PoolStopped(self.id, 0))
@@ -151,8 +170,13 @@ class WorkerPool:
         Signals are only handled when called in the main thread.
         """
         with self._signals():
-            self.start()
-            while (message := next_of(self._inbox)) == signal.SIGHUP and self._scheduler:
+            try:
+                self.start()
+            except psycopg.Error:
+                if self._inbox.empty():
+                    raise
+                return []  # told to stop before it could begin, the database away or not
+            while (message := next_of(self._inbox)) == RELOAD and self._scheduler:
                 self._scheduler.reload()
             return self._stopped_after(message)
 
@@ -180,12 +204,21 @@ class WorkerPool:
         """
         _processes.end_all()
         if self._local_queue is not None and self._crew is not None:
-            self._local_queue.give_back([*self._crew.waiting(), *jobs])
+            with hurried():
+                self._local_queue.give_back([*self._crew.waiting(), *jobs])
 
     def nudge(self) -> None:
         """Look for jobs now: for a program that knows of some before the database's notification arrives."""
         if self._local_queue is not None:
             self._local_queue.wake()
+
+    def leaves_jobs(self) -> bool:
+        """Return whether the pool, stopped while the database was away, has left jobs locked for others to recover."""
+        return self.unwritten() > 0 or (self._local_queue is not None and self._local_queue.stays_locked)
+
+    def unwritten(self) -> int:
+        """Return how many handlers have returned whose outcomes are not written yet."""
+        return self._completer.unwritten() if self._completer else 0
 
     def running(self) -> list[Job]:
         """Return the jobs whose handlers are running."""
@@ -219,7 +252,7 @@ class WorkerPool:
             poll_interval=self._poll_interval,
             on_end=self._inbox.put if once else None,
         )
-        completer = Completer(
+        completer = self._completer = Completer(
             database,
             self.id,
             events=self.queue.events,
@@ -241,6 +274,7 @@ class WorkerPool:
         self._stack = ExitStack()
         heart.start()
         self._stack.callback(heart.stop)
+        self._stack.callback(self._see_what_stays_locked, heart)
         completer.start()
         self._stack.callback(completer.stop)
         self._stack.callback(self._handlers_database.close)
@@ -251,8 +285,7 @@ class WorkerPool:
             watch.start()
             self._stack.callback(watch.stop)
         self._quiet.callback(local_queue.close)
-        local_queue.start()
-        self._quiet.callback(local_queue.stop)
+        self._begin_claiming(local_queue)
         if not once:
             self._attend(local_queue)
 
@@ -264,8 +297,15 @@ class WorkerPool:
             Listener(database, on_jobs=local_queue.wake, on_breaking=self._inbox.put),
             *([self._scheduler] if self._scheduler else []),
         ):
-            service.start()
-            self._quiet.callback(service.stop)
+            self._begin_claiming(service)
+
+    def _begin_claiming(self, service: Service) -> None:
+        service.start()
+        self._claiming.append(service)
+        self._quiet.callback(service.stop)
+
+    def _see_what_stays_locked(self, heart: Heart) -> None:
+        heart.leaves_jobs = self.leaves_jobs()
 
     def _work(self, job: Job) -> Outcome:
         if self.queue.events.wants(JobStarted):
@@ -289,29 +329,42 @@ class WorkerPool:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Turn SIGTERM and SIGINT into messages, SIGHUP where there is a crontab to read: the handler does no more."""
+        """Turn signals into messages: the handler does no more.
+
+        SIGHUP asks to read the crontab again where that is a file, and else to stop, as a terminal does that is closed;
+        a program that ignores it (nohup) is not stopped by it.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         seen: list[int] = []
+        reads = isinstance(self._crontab, (str, PathLike))
 
         def note(number: int, frame: FrameType | None) -> None:
-            self._inbox.put(number)
-            if number == signal.SIGHUP:
+            if number == signal.SIGHUP and reads:
+                self._inbox.put(RELOAD)
                 return
+            self._inbox.put(number)
             seen.append(number)
             if len(seen) > 1 and self._crew:
                 self._crew.hurry()
 
-        reads = isinstance(self._crontab, (str, PathLike))
-        numbers = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if reads else []))
+        ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN and not reads
+        numbers = (signal.SIGTERM, signal.SIGINT, *([] if ignored else [signal.SIGHUP]))
         before = {number: signal.signal(number, note) for number in numbers}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _still_running(crew: Crew) -> list[Job]:
+    """Return the jobs that run after all the time there was; [] when all threads have ended, idle ones a bit later."""
+    while not (running := crew.running()) and not crew.wait(BRIEFLY):
+        pass
+    return running
 
 
 def _flag_source(flags: FlagSource) -> Callable[[], list[str]]:

@@ -18,6 +18,8 @@ from graphile_worker_py import AddJob, Job, JobContext, JobInfo, JobSpec, Queue,
 def connect(pool: ConnectionPool[psycopg.Connection[tuple[object, ...]]]) -> None:
     assert_type(Queue(), Queue)
     Queue("postgresql:///app", schema="jobs", min_size=0, max_size=4, connect_timeout=2.5, prepared_statements=False)
+    Queue("postgresql:///app", max_lifetime=60, statement_timeout=None, listen=False)
+    Queue("postgresql:///app", statement_timeout=5.0, listen="postgresql://direct/app")
     Queue(pool)
     with Queue() as queue:
         assert_type(queue, Queue)

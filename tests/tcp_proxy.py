@@ -1,0 +1,157 @@
+"""A TCP proxy between a client and its server, to do to connections what networks do.
+
+    with TcpProxy(host, port) as proxy:     # a target that is a folder is that of a Unix socket
+        ...                                 # connect to 127.0.0.1, proxy.port
+        proxy.pause()                       # half-open: both ends are connected, and nothing arrives any more
+        proxy.resume()                      # what was held back arrives after all
+        proxy.delay(0.2)                    # each piece takes so long, in either direction
+        proxy.reset()                       # all connections are torn down; new ones are taken
+        proxy.refuse(); proxy.accept()      # new connections are refused; taken again
+
+What is paused stays so: a connection that is made meanwhile is taken, and hears nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+PIECE = 65_536  # bytes
+ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
+
+
+class TcpProxy:
+    """Listens on `port` of 127.0.0.1 (0: any that is free), and passes on to the target; safe in threads."""
+
+    def __init__(self, host: str, target_port: int, port: int = 0) -> None:
+        self.target = (host, target_port)
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._delay = 0.0
+        self._lock = threading.Lock()
+        self._sockets: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._server: socket.socket | None = None
+        self.port = port
+        self.connections = 0  # so many were taken
+        self._closing = False
+        self.accept()
+
+    def __enter__(self) -> TcpProxy:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def pause(self) -> None:
+        """Pass nothing on until resume()."""
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        """Pass on again, first what was held back."""
+        self._flowing.set()
+
+    def delay(self, seconds: float) -> None:
+        """Let each piece take so long, in either direction; 0 for none."""
+        self._delay = seconds
+
+    def reset(self) -> None:
+        """Tear down all connections, as a firewall or a reboot does."""
+        with self._lock:
+            ends, self._sockets = self._sockets, set()
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+                end.shutdown(socket.SHUT_RD)  # wakes the thread that reads, which closes it
+
+    def refuse(self) -> None:
+        """Take no more connections; those there are stay."""
+        server, self._server = self._server, None
+        if server is not None:
+            with contextlib.suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
+            server.close()
+
+    def accept(self) -> None:
+        """Take connections (again), on the same port."""
+        if self._server is None:
+            self._server = socket.create_server(("127.0.0.1", self.port))
+            self.port = self._server.getsockname()[1]
+            self._start(self._serve, self._server)
+
+    def close(self) -> None:
+        """End all connections and threads."""
+        self._closing = True
+        self.refuse()
+        self._flowing.set()
+        self.reset()
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(10)
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, name="tcp proxy", daemon=True)
+        with self._lock:
+            self._threads = [one for one in self._threads if one.is_alive()]
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, server: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = server.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._start(self._connect, client)
+
+    def _connect(self, client: socket.socket) -> None:
+        self._flowing.wait()
+        host, port = self.target
+        try:
+            if os.path.isabs(host):
+                upstream = socket.socket(socket.AF_UNIX)
+                upstream.connect(f"{host}/.s.PGSQL.{port}")
+            else:
+                upstream = socket.create_connection(self.target, timeout=10)
+                upstream.settimeout(None)
+        except OSError:
+            client.close()
+            return
+        for end in (client, upstream):
+            if end.family != socket.AF_UNIX:
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as libpq has it
+        with self._lock:
+            self._sockets |= {client, upstream}
+        if self._closing:
+            self.reset()
+        self._start(self._pump, client, upstream)
+        self._start(self._pump, upstream, client)
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        """Pass on until either end is closed, then let the other know."""
+        with contextlib.suppress(OSError):
+            while data := source.recv(PIECE):
+                if self._delay:
+                    time.sleep(self._delay)
+                self._flowing.wait()
+                if self._closing:
+                    break
+                sink.sendall(data)
+        self._flowing.wait()  # the end of a connection is news as well
+        with self._lock:
+            torn_down = source not in self._sockets
+            self._sockets.discard(source)
+        if not torn_down:
+            with contextlib.suppress(OSError):
+                sink.shutdown(socket.SHUT_WR)
+        source.close()
