@@ -154,6 +154,38 @@ def test_a_job_that_another_worker_has_cannot_be_completed(
     assert told == [(JobLost, "")]
 
 
+def test_a_job_that_another_worker_has_after_a_rollback_is_told_as_lost(
+    queue: Queue, effects: psycopg.Connection, told: list[Any], migrated_url: str
+) -> None:
+    @queue.task
+    def pay(payload: object, ctx: JobContext) -> None:
+        with psycopg.connect(migrated_url) as connection:
+            ctx.complete(connection)
+            connection.rollback()
+        effects.execute("update graphile_worker._private_jobs set locked_by = 'another', locked_at = now()")
+
+    queue.add_job("pay", queue_name="line")
+    queue.run_once()
+    assert told == [(JobLost, "")]
+    assert count(effects, "graphile_worker._private_job_queues where locked_at is not null") == 0
+
+
+def test_a_queue_that_was_moved_before_the_start_has_its_transactions_there(
+    queue: Queue, effects: psycopg.Connection, migrated_url: str
+) -> None:
+    @queue.task
+    def pay(payload: object, ctx: JobContext) -> None:
+        with ctx.transaction() as connection:
+            connection.execute("insert into effects values (1)")
+
+    queue.point_at("host=/nowhere")
+    pool = WorkerPool(queue, 1)
+    queue.point_at(migrated_url)
+    queue.add_job("pay")
+    assert pool.run_once().completed == 1
+    assert count(effects, "effects") == 1
+
+
 def test_completing_twice_is_refused_and_undone(queue: Queue, effects: psycopg.Connection) -> None:
     raised: list[BaseException] = []
 

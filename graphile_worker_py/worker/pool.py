@@ -78,7 +78,7 @@ class WorkerPool:
         self._stuck_after = None if stuck_after is None else check_seconds("stuck_after", stuck_after, shortest=0.01)
         helpers = concurrency if helper_threads is None else helper_threads
         self._helpers = Helpers(check_integer("helper_threads", helpers, lowest=1, highest=10_000))
-        self._handlers_database = queue.database.another(max_size=concurrency)  # handlers do not wait for each other
+        self._handlers_database = queue.database
         self._cancelled = threading.Event()
         self._inbox: queues.SimpleQueue[object] = queues.SimpleQueue()
         self._lock = threading.Lock()
@@ -210,6 +210,7 @@ class WorkerPool:
 
     def _start_threads(self, *, once: bool) -> None:
         database = self.queue.database
+        self._handlers_database = database.another(max_size=self.concurrency)  # handlers do not wait for each other
         local_queue = self._local_queue = LocalQueue(
             database,
             self.id,
