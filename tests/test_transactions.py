@@ -323,6 +323,36 @@ def test_a_child_that_returns_leaves_its_parents_transaction_and_helpers_alone(
     assert (count(effects, "effects"), jobs(effects)) == (2, 0)
 
 
+def test_a_job_in_an_open_transaction_does_not_hold_up_the_release_of_others(
+    queue: Queue, effects: psycopg.Connection, migrated_url: str, pools: Callable[..., WorkerPool]
+) -> None:
+    queue.point_at(f"{migrated_url} options='-c lock_timeout=5s'")
+    both, go = threading.Barrier(3), threading.Event()
+
+    @queue.task
+    def pay(payload: object, ctx: JobContext) -> None:
+        with psycopg.connect(migrated_url) as connection:
+            ctx.complete(connection)
+            both.wait(30)
+            assert go.wait(30)
+
+    @queue.task
+    def plain(payload: object) -> None:
+        both.wait(30)
+        assert go.wait(30)
+
+    paid = queue.add_job("pay")
+    queue.add_job("plain")
+    pool = pools(2)
+    both.wait(30)
+    try:
+        pool.release(pool.stop(timeout=0))
+        locked = effects.execute("select id from graphile_worker._private_jobs where locked_at is not null").fetchall()
+        assert locked == [(paid.id,)]
+    finally:
+        go.set()
+
+
 KILLED = """
 import os, signal, sys
 from graphile_worker_py import Queue, WorkerPool
