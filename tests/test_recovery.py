@@ -96,6 +96,55 @@ def test_only_the_silent_are_judged_and_only_by_those_who_were_heard(queue: Queu
     assert rows(db, jobs) == [(None, 1, "worker vanished: silent"), ("living", 1, None), ("node", 1, None)]
 
 
+def test_a_job_in_a_transaction_that_nobody_ends_holds_up_no_judge(
+    queue: Queue, db: psycopg.Connection, migrated_url: str
+) -> None:
+    queue.point_at(f"{migrated_url} options='-c lock_timeout=5s'")
+    heart(queue, "frozen")
+    judge = heart(queue, "judge")
+    judge._heard_since -= 3600
+    doubted, other = (queue.add_job("work", queue_name=name).id for name in ("a", "b"))
+    db.execute("update graphile_worker._private_jobs set locked_by = 'frozen', locked_at = now(), attempts = 1")
+    db.execute("update graphile_worker._private_job_queues set locked_by = 'frozen', locked_at = now()")
+    held = "select id from graphile_worker._private_jobs where locked_at is not null"
+    queues = "select queue_name from graphile_worker._private_job_queues where locked_at is not null"
+    with psycopg.connect(migrated_url) as transaction:
+        transaction.execute("delete from graphile_worker._private_jobs where id = %s", [doubted])
+        db.execute(SILENCE, ["frozen"])
+        judge.step()
+        assert (rows(db, held), rows(db, queues)) == ([(doubted,)], [("a",)])
+        judge.step()
+        assert (rows(db, held), rows(db, queues)) == ([(doubted,)], [("a",)])
+        transaction.rollback()
+    judge.step()
+    assert (rows(db, held), rows(db, queues)) == ([], [])
+    assert rows(db, LIVING) == [("judge",)]
+    failed = "select id from graphile_worker._private_jobs where last_error like 'worker vanished: %' order by id"
+    assert rows(db, failed) == [(doubted,), (other,)]
+
+
+def test_a_pool_with_a_job_in_doubt_hears_that_it_was_declared_dead(
+    queue: Queue, db: psycopg.Connection, migrated_url: str
+) -> None:
+    queue.point_at(f"{migrated_url} options='-c lock_timeout=5s'")
+    frozen, judge = heart(queue, "frozen"), heart(queue, "judge")
+    died: list[None] = []
+    frozen._on_dead = lambda: died.append(None)
+    judge._heard_since -= 3600
+    queue.add_job("work")
+    db.execute("update graphile_worker._private_jobs set locked_by = 'frozen', locked_at = now(), attempts = 1")
+    with psycopg.connect(migrated_url) as transaction:
+        transaction.execute("delete from graphile_worker._private_jobs")
+        db.execute(SILENCE, ["frozen"])
+        judge.step()
+        frozen.step()
+        assert died == [None]
+        frozen.step()
+        judge.step()
+    assert died == [None]
+    assert rows(db, LIVING) == [("frozen",), ("judge",)]
+
+
 def test_a_silence_of_its_own_makes_a_judge_wait(queue: Queue, db: psycopg.Connection) -> None:
     judge = heart(queue, "judge")
     heart(queue, "other")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from plain_sql import eventually
+from psycopg_pool import ConnectionPool
 
 from graphile_worker_py import JobContext, Queue, WorkerPool
 from graphile_worker_py.errors import InvalidJobSpec, JobNotHeld
@@ -152,6 +154,38 @@ def test_a_job_that_another_worker_has_cannot_be_completed(
     assert told == [(JobLost, "")]
 
 
+def test_a_job_that_another_worker_has_after_a_rollback_is_told_as_lost(
+    queue: Queue, effects: psycopg.Connection, told: list[Any], migrated_url: str
+) -> None:
+    @queue.task
+    def pay(payload: object, ctx: JobContext) -> None:
+        with psycopg.connect(migrated_url) as connection:
+            ctx.complete(connection)
+            connection.rollback()
+        effects.execute("update graphile_worker._private_jobs set locked_by = 'another', locked_at = now()")
+
+    queue.add_job("pay", queue_name="line")
+    queue.run_once()
+    assert told == [(JobLost, "")]
+    assert count(effects, "graphile_worker._private_job_queues where locked_at is not null") == 0
+
+
+def test_a_queue_that_was_moved_before_the_start_has_its_transactions_there(
+    queue: Queue, effects: psycopg.Connection, migrated_url: str
+) -> None:
+    @queue.task
+    def pay(payload: object, ctx: JobContext) -> None:
+        with ctx.transaction() as connection:
+            connection.execute("insert into effects values (1)")
+
+    queue.point_at("host=/nowhere")
+    pool = WorkerPool(queue, 1)
+    queue.point_at(migrated_url)
+    queue.add_job("pay")
+    assert pool.run_once().completed == 1
+    assert count(effects, "effects") == 1
+
+
 def test_completing_twice_is_refused_and_undone(queue: Queue, effects: psycopg.Connection) -> None:
     raised: list[BaseException] = []
 
@@ -219,6 +253,104 @@ def test_as_many_handlers_as_threads_are_in_a_transaction_at_once(queue: Queue) 
     for _ in range(24):
         queue.add_job("pay")
     assert queue.run_once(24).completed == 24
+
+
+@pytest.mark.parametrize("of_the_worker", [True, False])
+def test_a_transaction_that_follows_on_the_same_connection_is_left_alone(
+    queue: Queue, effects: psycopg.Connection, told: list[Any], migrated_url: str, *, of_the_worker: bool
+) -> None:
+    first_wrote, second_wrote, first_ended = (threading.Event() for _ in range(3))
+    queue.events.subscribe(JobCompleted, lambda event: first_ended.set())
+    with ConnectionPool(migrated_url, min_size=1, max_size=1) as shared:
+
+        def write(ctx: JobContext, act: Callable[[], object]) -> None:
+            with ctx.transaction() if of_the_worker else shared.connection() as connection:
+                connection.execute("insert into effects values (1)")
+                act()
+                connection.execute("insert into effects values (2)")
+                if not of_the_worker:
+                    ctx.complete(connection)
+
+        def in_between() -> None:
+            second_wrote.set()
+            assert first_ended.wait(30)
+
+        @queue.task
+        def first(payload: object, ctx: JobContext) -> None:
+            write(ctx, lambda: None)
+            first_wrote.set()
+            assert second_wrote.wait(30)
+
+        @queue.task
+        def second(payload: object, ctx: JobContext) -> None:
+            assert first_wrote.wait(30)
+            write(ctx, in_between)
+
+        queue.add_job("first")
+        queue.add_job("second")
+        assert queue.run_once(2).completed == 2
+    assert (count(effects, "effects"), jobs(effects)) == (4, 0)
+    assert [kind for kind, _ in told] == [JobCompleted, JobCompleted]
+
+
+def test_a_child_that_returns_leaves_its_parents_transaction_and_helpers_alone(
+    queue: Queue, effects: psycopg.Connection, migrated_url: str
+) -> None:
+    @queue.task
+    def pay(payload: object, ctx: JobContext) -> None:
+        go = threading.Event()
+        ctx.submit(go.wait, 30)
+        connection = psycopg.connect(migrated_url)
+        connection.execute("insert into effects values (1)")
+        ctx.complete(connection)
+        child = os.fork()
+        if child == 0:
+            return
+        try:
+            eventually(lambda: os.waitpid(child, os.WNOHANG)[0])
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
+        finally:
+            go.set()
+        connection.execute("insert into effects values (2)")
+        connection.commit()
+        connection.close()
+
+    queue.add_job("pay")
+    assert queue.run_once(1).completed == 1
+    assert (count(effects, "effects"), jobs(effects)) == (2, 0)
+
+
+def test_a_job_in_an_open_transaction_does_not_hold_up_the_release_of_others(
+    queue: Queue, effects: psycopg.Connection, migrated_url: str, pools: Callable[..., WorkerPool]
+) -> None:
+    queue.point_at(f"{migrated_url} options='-c lock_timeout=5s'")
+    both, go = threading.Barrier(3), threading.Event()
+
+    @queue.task
+    def pay(payload: object, ctx: JobContext) -> None:
+        with psycopg.connect(migrated_url) as connection:
+            ctx.complete(connection)
+            both.wait(30)
+            assert go.wait(30)
+
+    @queue.task
+    def plain(payload: object) -> None:
+        both.wait(30)
+        assert go.wait(30)
+
+    paid = queue.add_job("pay")
+    queue.add_job("plain")
+    pool = pools(2)
+    both.wait(30)
+    try:
+        pool.release(pool.stop(timeout=0))
+        locked = effects.execute("select id from graphile_worker._private_jobs where locked_at is not null").fetchall()
+        assert locked == [(paid.id,)]
+    finally:
+        go.set()
 
 
 KILLED = """

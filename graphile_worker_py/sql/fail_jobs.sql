@@ -1,6 +1,6 @@
 -- Records failures: the error, a later run_at, which items of a batch are left (`kept`, by their places from 1); frees the
 -- queues of those in `freeing`. Only where `holder` still holds the job by one of the claims made at `since`; returns the ids it wrote, each with whether no attempt
--- is left (a taken key ends the attempts, too). Without a delay of its own a job waits e^min(attempts, 10) seconds, as
+-- is left (a taken key ends the attempts, too), and with null the ids of jobs that are there, but not held so. Without a delay of its own a job waits e^min(attempts, 10) seconds, as
 -- in Node. Items keep their text, to the last digit: they never become values on the way.
 -- f is not joined in the usual way round: `id = any` keeps the primary key in use whatever the statistics say.
 with f as materialized (
@@ -33,3 +33,7 @@ with f as materialized (
         and q.locked_at = any (%(since)s::timestamptz[])
 )
 select id, final from failed
+union all
+select j.id, null
+from {schema}._private_jobs as j
+where j.id = any (%(ids)s::bigint[]) and j.id not in (select id from failed)

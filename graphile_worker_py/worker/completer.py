@@ -173,13 +173,18 @@ class Completer(Service):
             "kept": [None if o.kept is None else _array([place + 1 for place in o.kept]) for o in outcomes],
             **self._claimed(outcomes),
         }
-        final: dict[int, bool] = dict(self._database.run("fail_jobs", parameters))
-        return [self._failed(outcome, final.get(outcome.job.id)) for outcome in outcomes]
+        final: dict[int, bool | None] = dict(self._database.run("fail_jobs", parameters))
+        return [
+            self._failed(o, final.get(o.job.id))
+            if o.job.id in final or o.kind is not Kind.DECIDED
+            else self._decided(o)
+            for o in outcomes
+        ]
 
     def _decide(self, outcomes: list[Outcome]) -> list[object]:
         """Write as failed what no transaction of its handler's has deleted; of the rest only the queues are freed."""
         news = self._fail(outcomes)
-        done = {event.job.id for event in news if isinstance(event, JobCompleted)}
+        done = {event.job.id for event in news if isinstance(event, (JobCompleted, JobLost))}
         freed = [o.job for o in outcomes if o.job.id in done and o.job.job_queue_id is not None and o.frees_queue]
         if freed:
             queues = [job.job_queue_id for job in freed]
@@ -187,12 +192,14 @@ class Completer(Service):
             self._database.run("free_queues", {"holder": self._holder, "queues": queues, "since": since})
         return news
 
+    def _decided(self, outcome: Outcome) -> object:
+        job = outcome.job
+        if outcome.exception is not None:
+            logger.warning("job %s was completed in a transaction of its handler, which then failed", job.id)
+        return JobCompleted(job, outcome.duration)
+
     def _failed(self, outcome: Outcome, final: bool | None) -> object:
         job = outcome.job
-        if final is None and outcome.kind is Kind.DECIDED and (outcome.exception is None or not self._tried):
-            if outcome.exception is not None:
-                logger.warning("job %s was completed in a transaction of its handler, which then failed", job.id)
-            return JobCompleted(job, outcome.duration)
         if final is None:
             if not self._tried:
                 return JobLost(job)

@@ -97,7 +97,9 @@ class JobContext:
         self._helpers = helpers
         self._helped: list[Future[Any]] = []
         self._database = database  # with connections for handlers
-        self._deciding: Connection | None = None  # the job is done if the transaction there has been committed
+        self._decided = False  # by complete(): the job is done if that transaction was committed
+        self._deciding: tuple[Connection, str] | None = None  # where that was, and which, unless it is known to be over
+        self._pid = os.getpid()
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -162,9 +164,10 @@ class JobContext:
         own = own_connection(connection)
         job = self.job
         claim = {"id": job.id, "holder": job.locked_by, "since": job.locked_at}
-        if not self._database.run("complete_held_job", claim, connection=own):
+        rows = self._database.run("complete_held_job", claim, connection=own)
+        if not rows:
             raise JobNotHeld(f"job {job.id} is completed already, or another worker has it: commit nothing for it")
-        self._deciding = own
+        self._decided, self._deciding = True, (own, rows[0][0])
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -176,20 +179,35 @@ class JobContext:
         with self._database.connection() as connection, connection.transaction():
             yield connection
             self.complete(connection)
+        self._deciding = None
 
     def _left_to_the_row(self, outcome: Outcome) -> Outcome:
         """Return the outcome of a handler that has called complete(): its row tells, once no transaction is open."""
-        connection = self._deciding
-        if connection is None:
+        if not self._decided or self._is_in_a_child():
             return outcome
         error = outcome.error or "the handler completed the job in a transaction that was not committed"
-        if connection.info.transaction_status != TransactionStatus.IDLE:
+        if self._deciding is not None and self._is_open(*self._deciding):
+            connection, _ = self._deciding
             error = outcome.error or "the handler returned before it committed the transaction that completes the job"
             try:
                 connection.rollback()
             except Exception:  # it is in use by a thread of the handler's, or broken
                 connection.close()
         return attrs.evolve(outcome, kind=Kind.DECIDED, error=error)
+
+    def _is_open(self, connection: Connection, transaction: str) -> bool:
+        """Say whether this very transaction still goes on; given back to a pool, the connection may be in another's."""
+        if connection.closed or connection.info.transaction_status == TransactionStatus.IDLE:
+            return False
+        try:
+            return bool(self._database.run("transaction_status", {"transaction": transaction})[0][0] == "in progress")
+        except Exception as error:  # rather wait for it to end than undo what somebody else does
+            self.logger.warning("whether the transaction that completes the job was committed is not known: %s", error)
+            return False
+
+    def _is_in_a_child(self) -> bool:
+        """Say whether this is a process that the handler forked: its connections and threads are its parent's."""
+        return os.getpid() != self._pid
 
     def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Run function(*args, **kwargs) on the pool's helper threads and return its future.
@@ -203,6 +221,8 @@ class JobContext:
     def _wait_for_helpers(self) -> None:
         """Wait until all that was submitted has ended; the worker does so when the handler has returned."""
         while pending := [future for future in self._helped if not future.done()]:
+            if self._is_in_a_child():
+                return
             wait_for(pending)
 
     def map(self, function: Callable[[U], T], items: Iterable[U]) -> list[Future[T]]:

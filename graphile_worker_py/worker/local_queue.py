@@ -236,12 +236,16 @@ class LocalQueue(Service):
                     return
                 time.sleep(0.2)
 
-    def give_back(self, jobs: list[Job], *, free_queues: bool = True) -> None:
-        """Unlock these jobs, their attempt not spent, and their queues, but for those in which we still run one."""
+    def give_back(self, jobs: list[Job], *, free_queues: bool = True, wait: bool = True) -> None:
+        """Unlock these jobs, their attempt not spent, and their queues, but for those in which we still run one.
+
+        Without `wait`, those that a transaction holds stay ours.
+        """
         ids = [job.id for job in jobs]
         claimed = {"holder": self._holder, "ids": ids, "since": list({job.locked_at for job in jobs})}
-        self._database.run("return_jobs", {**claimed, "free_queues": free_queues})
-        self.settled(jobs)
+        rows = self._database.run("return_jobs", {**claimed, "free_queues": free_queues, "wait": wait})
+        returned = {row[0] for row in rows}
+        self.settled(jobs if wait else [job for job in jobs if job.id in returned])
 
     def _wanted(self, coming: int = 0) -> int:
         """Return how many to claim: none in advance where a thread takes longer than READY_SECONDS for a job."""

@@ -85,7 +85,7 @@ class WorkerPool:
         self._stuck_after = None if stuck_after is None else check_seconds("stuck_after", stuck_after, shortest=0.01)
         helpers = concurrency if helper_threads is None else helper_threads
         self._helpers = Helpers(check_integer("helper_threads", helpers, lowest=1, highest=10_000))
-        self._handlers_database = queue.database.another(max_size=concurrency)  # handlers do not wait for each other
+        self._handlers_database = queue.database
         self._cancelled = threading.Event()
         self._inbox: queues.SimpleQueue[object] = queues.SimpleQueue()
         self._lock = threading.Lock()
@@ -199,13 +199,14 @@ class WorkerPool:
     def release(self, jobs: Iterable[Job]) -> None:
         """Give jobs back, attempt and all, while their handlers still run: for a process that ends right after.
 
-        What waits behind them in the same named queue goes back as well. Executables are killed first, since they would
+        What waits behind them in the same named queue goes back as well; what a handler has just completed in a
+        transaction that is not committed does not: it is recovered as after a crash. Executables are killed first, since they would
         not end with the process.
         """
         _processes.end_all()
         if self._local_queue is not None and self._crew is not None:
             with hurried():
-                self._local_queue.give_back([*self._crew.waiting(), *jobs])
+                self._local_queue.give_back([*self._crew.waiting(), *jobs], wait=False)
 
     def nudge(self) -> None:
         """Look for jobs now: for a program that knows of some before the database's notification arrives."""
@@ -243,6 +244,7 @@ class WorkerPool:
 
     def _start_threads(self, *, once: bool) -> None:
         database = self.queue.database
+        self._handlers_database = database.another(max_size=self.concurrency)  # handlers do not wait for each other
         local_queue = self._local_queue = LocalQueue(
             database,
             self.id,
