@@ -257,7 +257,7 @@ class Machine(RuleBasedStateMachine):
             "since": asked.lanes and list(asked.lanes.values()),
             "within": WITHIN.total_seconds(),
         }
-        rows = self.queue.database.run_by_index("claim_jobs", parameters)
+        rows = self.queue.database.begin_by_index("claim_jobs", parameters)()
         return json.loads(rows[0][4]), sorted((Job(*row) for row in rows[1:]), key=in_order)
 
     @rule(holder=holders, asked=claims_asked)
@@ -275,7 +275,8 @@ class Machine(RuleBasedStateMachine):
         self.claim(holder, asked)
         self.look()
         held = self.held[holder]
-        returned = self.run("return_strays", {"holder": holder, "held": list(held)})
+        since = list({job.locked_at for job in held.values()})
+        returned = self.run("return_strays", {"holder": holder, "held": list(held), "since": since})
         strays = {
             row.id: row.locked_at
             for row in self.model.rows.values()
