@@ -16,12 +16,14 @@ from datetime import timedelta
 from typing import Any
 
 import attrs
+import model_draws as drawn
 import psycopg
 import pytest
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from model import STALE, Asked, Claims, Lock, Model, Row, Spec, columns, in_order
+from model_draws import HOLDERS, TICK
 from model_tables import BEGIN, Tables, shown
 
 from graphile_worker_py import Job, JobSpec
@@ -31,59 +33,8 @@ SEED = int(os.environ.get("MODEL_SEED", "0"))
 PARTS = 4
 IN_A_PART = -(-EXAMPLES_IN_ALL // PARTS)
 
-TICK = timedelta(milliseconds=1)
-HOUR = timedelta(hours=1)
-WITHIN = 2 * HOUR
-HOLDERS = ("h0", "h1")
-
-holders = st.sampled_from(HOLDERS)
-picks = st.integers(1, 15)  # a bit for each that is picked
-guards = st.sampled_from(["right"] * 4 + ["another holder", "an earlier claim"])
-modes = st.sampled_from([None, "replace", "preserve_run_at", "unsafe_dedupe"])
-keys = st.sampled_from(["k0", "k1"])
-moments = st.sampled_from([None, None, timedelta(), -HOUR, HOUR])
-specs = st.fixed_dictionaries(
-    {
-        "identifier": st.sampled_from("aab"),
-        "payload": st.sampled_from([None, [1], [2, 3, 4], {"n": 1}, "text"]),
-        "queue_name": st.sampled_from([None, "q0", "q1"]),
-        "run_at": moments,
-        "priority": st.sampled_from([None, -1, 0, 1]),
-        "max_attempts": st.sampled_from([None, 1, 2, 3]),
-        "job_key": st.none(),
-        "flags": st.sampled_from([None, None, None, [], ["f"], ["g", "f"]]),
-    }
-)
-specs_and_keys = st.tuples(specs, st.none() | keys)
-changes = st.fixed_dictionaries(
-    {
-        "run_at": moments,
-        "priority": st.sampled_from([None, -1, 1]),
-        "attempts": st.sampled_from([None, 0, 3]),
-        "max_attempts": st.sampled_from([None, 1, 4]),
-    }
-)
-tasks = st.sampled_from([["a", "b"], ["a", "b"], ["b", "c"]])
-forbidden = st.sampled_from([[], [], ["f"], ["x", "g"]])
-claims_asked = st.builds(
-    Asked,
-    count=st.integers(1, 5),
-    run_length=st.integers(1, 3),
-    tasks=tasks,
-    forbidden=forbidden,
-    busy=st.sampled_from([(), (), ("q0",)]),
-)
-lanes_asked = st.builds(
-    Asked,
-    count=st.integers(1, 3),
-    tasks=tasks,
-    forbidden=forbidden,
-    with_queues=st.just(False),
-    lanes=st.sampled_from([None, {-1: None, 0: BEGIN + 30 * TICK}, {0: BEGIN - HOUR, 1: None}]),
-)
+WITHIN = timedelta(hours=2)
 EVERYTHING = Asked(count=4, run_length=2, tasks=["a", "b"])
-CLEANUP = ("DELETE_PERMAFAILED_JOBS", "GC_TASK_IDENTIFIERS", "GC_JOB_QUEUES")
-PAUSES = [timedelta(seconds=3), timedelta(seconds=30), HOUR, STALE + TICK]
 
 
 def other(holder: str) -> str:
@@ -141,22 +92,22 @@ class Machine(RuleBasedStateMachine):
 
     # Adding.
 
-    @initialize(asked=st.lists(specs_and_keys, min_size=4, max_size=8))
+    @initialize(asked=st.lists(drawn.specs_and_keys, min_size=4, max_size=8))
     def begin(self, asked: list[tuple[Spec, str | None]]) -> None:
         self.add_many(asked, preserve=False)
 
-    @rule(spec=specs)
+    @rule(spec=drawn.specs)
     def add(self, spec: Spec) -> None:
         job = self.queue.add_job(**spec)
         assert shown(job) == columns(self.model.add(spec, mode="replace", id=job.id))
 
-    @rule(spec=specs, key=keys, mode=modes)
+    @rule(spec=drawn.specs, key=drawn.keys, mode=drawn.modes)
     def add_under_a_key(self, spec: Spec, key: str, mode: str | None) -> None:
         spec = {**spec, "job_key": key}
         job = self.queue.add_job(**spec, job_key_mode=mode)
         assert shown(job) == columns(self.model.add(spec, mode=mode or "replace", id=job.id))
 
-    @rule(asked=st.lists(specs_and_keys, min_size=1, max_size=4), preserve=st.booleans())
+    @rule(asked=st.lists(drawn.specs_and_keys, min_size=1, max_size=4), preserve=st.booleans())
     def add_many(self, asked: list[tuple[Spec, str | None]], preserve: bool) -> None:
         several = [{**spec, "job_key": key} for spec, key in asked]
         jobs = self.queue.add_jobs([JobSpec(**spec) for spec in several], job_key_preserve_run_at=preserve)
@@ -201,17 +152,17 @@ class Machine(RuleBasedStateMachine):
         rows = self.queue.database.begin_by_index("claim_jobs", parameters)()
         return json.loads(rows[0][4]), sorted((Job(*row) for row in rows[1:]), key=in_order)
 
-    @rule(holder=holders, asked=claims_asked)
+    @rule(holder=drawn.holders, asked=drawn.claims_asked)
     def take(self, holder: str, asked: Asked) -> None:
         self.held[holder].update({job.id: job for job in self.claim(holder, asked)})
 
     take_more = take
 
-    @rule(holder=holders, asked=lanes_asked)
+    @rule(holder=drawn.holders, asked=drawn.lanes_asked)
     def take_without_queues(self, holder: str, asked: Asked) -> None:
         self.held[holder].update({job.id: job for job in self.claim(holder, asked)})
 
-    @rule(holder=holders, asked=claims_asked)
+    @rule(holder=drawn.holders, asked=drawn.claims_asked)
     def lose_the_answer_to_a_claim(self, holder: str, asked: Asked) -> None:
         self.claim(holder, asked)
         self.look()
@@ -229,7 +180,7 @@ class Machine(RuleBasedStateMachine):
     # Writing what became of jobs.
 
     def some_held(self, holder: str, picked: int) -> tuple[str, list[Job]]:
-        """Return who believes to hold jobs, the holder or else the other, and some of them; where none does, it claims."""
+        """Return who believes to hold jobs, this one or else the other, and some of them; or let it claim."""
         for name in (holder, other(holder)):
             if self.held[name]:
                 return name, some(list(self.held[name].values()), picked)
@@ -254,7 +205,7 @@ class Machine(RuleBasedStateMachine):
         behind = {(job.job_queue_id, job.locked_at) for job in self.held[holder].values() if job.id not in ids}
         return [id for run, id in last.items() if run not in behind]
 
-    @rule(holder=holders, picked=picks, guard=guards)
+    @rule(holder=drawn.holders, picked=drawn.picks, guard=drawn.guards)
     def finish(self, holder: str, picked: int, guard: str) -> None:
         holder, jobs = self.some_held(holder, picked)
         if jobs:
@@ -263,7 +214,7 @@ class Machine(RuleBasedStateMachine):
             missing = self.run("finish_jobs", {**parameters(claims), "ids": ids, "freeing": freeing})
             assert {row[0] for row in missing} == self.model.finish(ids, claims, freeing)
 
-    @rule(holder=holders, picked=picks, guard=guards, keeping=st.integers(0, 7))
+    @rule(holder=drawn.holders, picked=drawn.picks, guard=drawn.guards, keeping=st.integers(0, 7))
     def fail(self, holder: str, picked: int, guard: str, keeping: int) -> None:
         holder, jobs = self.some_held(holder, picked)
         if jobs:
@@ -283,7 +234,7 @@ class Machine(RuleBasedStateMachine):
         assert final == self.model.fail(errors, claims, freeing=freeing, kept=kept)
         return final
 
-    @rule(holder=holders, picked=picks, guard=guards, begun=st.booleans())
+    @rule(holder=drawn.holders, picked=drawn.picks, guard=drawn.guards, begun=st.booleans())
     def give_back(self, holder: str, picked: int, guard: str, begun: bool) -> None:
         """Give back a run of jobs, but for the first if that was begun: with it the queue is left later."""
         holder, some_jobs = self.some_held(holder, picked)
@@ -296,14 +247,14 @@ class Machine(RuleBasedStateMachine):
             returned = self.run("return_jobs", {**parameters(claims), "ids": ids, "free_queues": free_queues})
             assert {row[0] for row in returned} == self.model.give_back(ids, claims, free_queues=free_queues)
 
-    @rule(holder=holders, picked=picks, commits=st.booleans())
-    def complete_in_a_transaction(self, holder: str, picked: int, commits: bool) -> None:
+    @rule(holder=drawn.holders, picked=drawn.picks, guard=drawn.guards, commits=st.booleans())
+    def complete_in_a_transaction(self, holder: str, picked: int, guard: str, commits: bool) -> None:
         """Then the row tells: a job that is still there has failed, of one that is gone only the queue is left."""
         holder, some_jobs = self.some_held(holder, picked)
         for job in some_jobs[:1]:
-            freeing, claims = self.leaving(holder, [job]), self.wrote(holder, [job], "right")
+            freeing, claims = self.leaving(holder, [job]), self.wrote(holder, [job], guard)
             with self.queue.database.connection() as connection, connection.transaction():
-                claim = {"id": job.id, "holder": holder, "since": job.locked_at}
+                claim = {"id": job.id, "holder": claims.holder, "since": min(claims.since)}
                 found = self.run("complete_held_job", claim, connection=connection)
                 assert [row[0] for row in found] == [row.id for row in self.model._held([job.id], claims)]
                 if not commits:
@@ -317,11 +268,17 @@ class Machine(RuleBasedStateMachine):
 
     # Time, and who does not live to see it.
 
-    @rule(pause=st.sampled_from(PAUSES))
-    def let_time_pass(self, pause: timedelta) -> None:
-        self.model.now += pause
+    @rule(seconds=st.sampled_from([3, 30, 3600, 4 * 3600]))
+    def let_time_pass(self, seconds: int) -> None:
+        self.model.now += timedelta(seconds=seconds)
 
-    @rule(holder=holders)
+    def after(self, pause: timedelta) -> None:
+        """Make what comes next in this step happen later."""
+        if pause:
+            self.model.now += pause
+            self.look()
+
+    @rule(holder=drawn.holders)
     def hear(self, holder: str) -> None:
         """Let a pool give a sign of life; one that is not among the living enters itself."""
         assert bool(self.run("beat", {"id": holder})) == (holder in self.model.pools)
@@ -330,24 +287,24 @@ class Machine(RuleBasedStateMachine):
             self.run("register_pool", {"id": holder, "dead_after": 60, **entry})
         self.model.pools[holder] = self.model.now
 
-    @rule(silent=holders)
-    def vanish(self, silent: str) -> None:
-        """Let a pool be silent for too long: the other one judges it. It still believes to hold what it held."""
-        self.model.now += timedelta(seconds=61)
-        self.look()
+    @rule(silent=drawn.holders, seconds=st.sampled_from([59, 61, 61]))
+    def vanish(self, silent: str, seconds: int) -> None:
+        """Let a pool be silent, mostly too long: the other one judges it. It still believes to hold what it held."""
+        self.after(timedelta(seconds=seconds))
         self.hear(other(silent))
+        self.look()
         assert dict(self.run("bury_dead_pools")) == self.model.bury()
 
-    @rule(pause=st.sampled_from([timedelta(), STALE, STALE + TICK]))
+    @rule(pause=drawn.pauses)
     def clear_stale_locks(self, pause: timedelta) -> None:
-        self.model.now += pause
-        self.look()
+        self.after(pause)
         assert self.run("clear_stale_locks") == [(self.model.clear_stale_locks(),)]
 
     # Administration.
 
-    @rule(key=keys)
-    def remove(self, key: str) -> None:
+    @rule(key=drawn.keys, pause=drawn.pauses)
+    def remove(self, key: str, pause: timedelta) -> None:
+        self.after(pause)
         job, row = self.queue.remove_job(key), self.model.remove(key)
         assert (job and shown(job)) == (row and columns(row))
 
@@ -355,26 +312,28 @@ class Machine(RuleBasedStateMachine):
         """Return the ids of some jobs, and one that no job has."""
         return [*some(sorted(self.model.rows), picked), 1_000_000]
 
-    @rule(picked=picks, reason=st.sampled_from([None, "enough", "done"]))
-    def end(self, picked: int, reason: str | None) -> None:
+    @rule(picked=drawn.picks, reason=st.sampled_from([None, "enough", "done"]), pause=drawn.pauses)
+    def end(self, picked: int, reason: str | None, pause: timedelta) -> None:
         """Complete some jobs, or fail them for good."""
+        self.after(pause)
         ids = self.ids(picked)
         if reason == "done":
             assert_same(self.queue.complete_jobs(ids), self.model.complete(ids))
         else:
             assert_same(self.queue.permanently_fail_jobs(ids, reason), self.model.fail_for_good(ids, reason))
 
-    @rule(picked=picks, changes=changes)
-    def reschedule(self, picked: int, changes: dict[str, Any]) -> None:
+    @rule(picked=drawn.picks, changes=drawn.changes, pause=drawn.pauses)
+    def reschedule(self, picked: int, changes: dict[str, Any], pause: timedelta) -> None:
+        self.after(pause)
         ids = self.ids(picked)
         assert_same(self.queue.reschedule_jobs(ids, **changes), self.model.reschedule(ids, changes))
 
-    @rule(holder=holders)
+    @rule(holder=drawn.holders)
     def force_unlock(self, holder: str) -> None:
         self.queue.force_unlock_workers([holder])
         self.model.force_unlock(holder)
 
-    @rule(tasks=st.sets(st.sampled_from(CLEANUP), min_size=1))
+    @rule(tasks=drawn.cleanups)
     def clean_up(self, tasks: Collection[str]) -> None:
         assert self.queue.cleanup(tasks) == self.model.clean_up(tasks)
 
