@@ -61,7 +61,7 @@ class Tables:
         self.queue = Queue(make_conninfo(url, options=options), max_size=1)
         self.run = self.queue.database.run
         self.execute(CLOCK)
-        self.examples = 0
+        self.examples = self.claimed = 0
 
     def execute(self, script: str) -> None:
         with self.queue.database.connection() as connection:
