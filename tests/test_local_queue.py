@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -234,6 +234,35 @@ def test_a_transaction_that_commits_late_loses_nothing_to_the_bounds(
         assert max(job.run_at for job in early) < min(job.run_at for job in later)
         with expected(2):
             connection.commit()
+
+
+def test_a_lost_claim_goes_back_even_of_a_job_that_is_held_from_before(
+    queue: Queue, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is taken from the pool, as from one declared dead, while it runs there, and the pool claims it anew."""
+    queue.add_job("work")
+    claims = local(queue)
+    taken: list[Any] = []
+    with taker(claims, taken):
+        eventually(lambda: claims.step() is not None and len(taken) == 1)
+    db.execute("update graphile_worker._private_jobs set locked_at = null, locked_by = null")
+    begin = queue.database.begin_by_index
+
+    def claim_and_cut(*args: Any) -> Any:
+        begin(*args)()
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    def lost() -> bool:
+        with suppress(psycopg.OperationalError):
+            claims.step()
+        return held(db) == 1
+
+    with taker(claims, taken):
+        monkeypatch.setattr(queue.database, "begin_by_index", claim_and_cut)
+        eventually(lost)
+        monkeypatch.undo()
+        eventually(lambda: claims.step() is not None and len(taken) == 2, seconds=10)
+    assert [job.attempts for job in taken] == [1, 2]
 
 
 @pytest.mark.usefixtures("slow_claims")

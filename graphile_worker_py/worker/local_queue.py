@@ -348,8 +348,9 @@ class LocalQueue(Service):
 
     def _return_strays(self) -> None:
         with self._changed:
-            held = list(self.held)
-        strays = self._database.run("return_strays", {"holder": self._holder, "held": held})
+            held = list(self.held.values())
+        known = {"held": [job.id for job in held], "since": list({job.locked_at for job in held})}
+        strays = self._database.run("return_strays", {"holder": self._holder, **known})
         if strays:
             logger.warning("gave back %s jobs whose claim was never answered", len(strays))
         self._answer_lost = False
