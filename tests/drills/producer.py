@@ -27,6 +27,7 @@ PLAIN, QUEUED = 6, 3
 RATE = TICKS * (PLAIN + QUEUED + 1)  # jobs done a second
 QUEUES = 60
 FAILING = 10  # in every so many ticks one job is to fail at first
+LONGER = 150  # milliseconds that one job of each tick takes, so that some are in flight at any time
 DUE_IN = 0.5  # seconds: what waits for that long is replaced before it is ready
 UNKNOWN = (psycopg.Error, GraphileWorkerError)
 
@@ -57,6 +58,7 @@ class Producer:
             _spec(n, queue_name=queue, job_key=key, due_in=due_in)
             for n, (queue, _, due_in), key in zip(kept, wanted, keys, strict=True)
         ]
+        specs[1] = JobSpec(identifier="work", payload={"n": kept[1], "ms": [LONGER]})
         if self._tick % FAILING == 0:
             specs[0] = JobSpec(identifier="work", payload={"n": kept[0], "fail": True})
         self._ledger.settle(kept, self._added(specs))

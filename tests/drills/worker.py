@@ -12,11 +12,9 @@ import os
 import time
 from typing import Any
 
+from drills.fleet import THREADS, UNFINISHED
 from drills.ledger import Ledger
 from graphile_worker_py import JobContext, JobLost, PoolStarted, Queue, WorkerPool
-
-UNFINISHED = 75
-THREADS = 8
 
 given = json.loads(os.environ["DRILL"])
 queue = Queue(given["database"], **given.get("queue", {}))
@@ -31,10 +29,11 @@ class Refused(Exception):
 
 @queue.task
 def work(payload: dict[str, Any], ctx: JobContext) -> None:
-    """Take some time, once for each attempt as `ms` says, have an effect, and fail the first time if asked to."""
+    """Take the time that `ms` says for each attempt, on worker `on` if there is one; fail the first time if asked to."""
     attempt, before, failed = ledger.begin(payload["n"], ctx.job)
     times = payload.get("ms", [20])
-    time.sleep(times[min(before, len(times) - 1)] / 1000)
+    if payload.get("on", given["name"]) == given["name"]:
+        time.sleep(times[min(before, len(times) - 1)] / 1000)
     refused = payload.get("fail", False) and not failed
     ledger.end(attempt, "failed" if refused else "done")
     if refused:
