@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 from drills.catalogue import drill
-from drills.fleet import Program
 from drills.scene import DrillFailed, Scene
 
 RECONNECTED = 5.0  # seconds after the port accepts
@@ -154,7 +153,3 @@ def storm(scene: Scene) -> None:
     scene.at_least("rate during, share of the usual", scene.share(fault.began, fault.ended), 0.6)
     scene.at_most("until 95 % (s)", scene.recovery(fault.ended), 5)
 
-
-def tries(scene: Scene, worker: Program, since: int) -> int:
-    """Return how often a worker tried to connect, by the server's log from a position on."""
-    return len(re.findall(rf" {worker.name} .*too many clients|FATAL", scene.server.log()[since:]))
