@@ -41,7 +41,9 @@ def main() -> int:
     if not given.short:
         report.publish(report.save(results, machine()), machine(), RATE)
     failed = [result.name for result in results if not result.passed]
-    print(f"\n{len(results) - len(failed)} of {len(results)} passed" + (f"; failed: {', '.join(failed)}" * bool(failed)))
+    print(
+        f"\n{len(results) - len(failed)} of {len(results)} passed" + (f"; failed: {', '.join(failed)}" * bool(failed))
+    )
     return 1 if failed else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 import traceback
@@ -112,6 +113,13 @@ def run(drill: Drill, stage: Stage, *, short: bool) -> Result:
 def _plot(scene: Scene, attempts: list[Attempt]) -> dict[str, list]:
     begins = scene.begun_at
     times = sorted(a.ended for a in attempts if a.result == "done" and a.ended is not None)
-    ends = times[-1] if times else begins
+    ends = max(
+        [
+            begins,
+            *times[-1:],
+            *(fault.began for fault in scene.faults),
+            *(f.ended for f in scene.faults if f.ended < math.inf),
+        ]
+    )
     faults = [(f.kind, round(f.began - begins, 1), round(min(f.ended, ends) - begins, 1)) for f in scene.faults]
     return {"rate": rates.by_second(times, begins, ends), "faults": faults}

@@ -53,14 +53,14 @@ class Life:
 
 @attrs.define(kw_only=True)
 class Record:
-    """All that is known of a drill. `silence` is after how many seconds a silent worker is dead to the others."""
+    """All that is known of a drill. `silence` is after how many seconds others may take a silent worker for dead."""
 
     adds: list[Add]
     attempts: list[Attempt]
     losses: list[Loss] = attrs.Factory(list)
     faults: list[Fault] = attrs.Factory(list)
     lives: dict[str, Life] = attrs.Factory(dict)
-    silence: float = 60.0
+    silence: float = 50.0
 
     def by_job(self) -> dict[int, list[Attempt]]:
         """Return the attempts of each job, in the order they began."""
@@ -243,4 +243,3 @@ def written_by_others(record: Record) -> Iterator[str]:
         if any(since < loss.at for since, _ in silences) or any(fault.loses for fault in record.faults):
             continue
         yield f"job {loss.n}: somebody else wrote its outcome while {loss.worker} lived"
-

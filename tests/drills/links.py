@@ -90,9 +90,11 @@ def cut(scene: Scene, seconds: float, *, taken_over: bool) -> None:
         scene.sized(far)
         with scene.silent(far), scene.fault("cut", far, repeats=taken_over, charges=taken_over) as fault:
             cable.pull()
-            noticed = scene.wait(lambda: TROUBLE.search(far.log()), seconds, "the cut to be noticed") if (
-                seconds > NOTICED
-            ) else 0.0
+            noticed = (
+                scene.wait(lambda: TROUBLE.search(far.log()), seconds, "the cut to be noticed")
+                if (seconds > NOTICED)
+                else 0.0
+            )
             scene.watch(fault.began + seconds - time.time())
             cable.plug()
         scene.watch(scene.lasting(35, 25))
@@ -108,7 +110,9 @@ def held_by(scene: Scene, worker: Program, times: list[float]) -> list[int]:
     query = "select distinct n from attempts where n = any (%s) and worker = %s"
     while not (held := [n for (n,) in scene.ledger.rows(query, [added, worker.name])]):
         added.append(scene.add({"ms": times, "on": worker.name}))
-        scene.wait(lambda: scene.ledger.number("select count(*) from attempts where n = %s", [added[-1]]), 10, "a start")
+        scene.wait(
+            lambda: scene.ledger.number("select count(*) from attempts where n = %s", [added[-1]]), 10, "a start"
+        )
     return held
 
 
@@ -121,7 +125,7 @@ def state_of_cut(scene: Scene, far: Program, held: list[int], *, taken_over: boo
     others = {a.n: a.began - fault.began for a in scene.record.attempts if a.worker != far.name and a.n in held}
     scene.exactly("held jobs taken over", len(others), len(held) if taken_over else 0)
     if taken_over:
-        scene.at_most("taken over after (s)", max(others.values(), default=NEVER), scene.silence + 15)
+        scene.at_most("taken over after (s)", max(others.values(), default=NEVER), scene.silence + 25)
         late = {loss.n for loss in scene.record.losses if loss.worker == far.name}
         scene.exactly("late outcomes that changed nothing", len(late & set(held)), len(held))
 
@@ -202,9 +206,10 @@ def proxied(scene: Scene) -> Iterator[Proxy]:
     """Start a fleet whose workers, and only they, reach the database through a proxy."""
     scene.server.start()
     with Proxy(scene.server.port) as proxy:
-        scene.start(workers=0, producers=1, wait=False)
+        scene.start(workers=0, producers=0, wait=False)
         for _ in range(2):
             scene.add_worker(database=scene.server.conninfo(port=proxy.port))
+        scene.add_producer()
         scene.wait_for_the_usual_rate()
         yield proxy
 
@@ -244,9 +249,7 @@ class Pooler:
         users.write_text('"app" ""\n')
         self._settings = self._folder / "pgbouncer.ini"
         self._settings.write_text(
-            CONFIGURATION.format(
-                socket=scene.server.folder, port=scene.server.port, listen=self.port, users=users
-            )
+            CONFIGURATION.format(socket=scene.server.folder, port=scene.server.port, listen=self.port, users=users)
         )
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -319,5 +322,3 @@ def pooler(scene: Scene) -> None:
     scene.state("sessions looked at", sessions)
     scene.exactly("session state left behind", state + looked, 0)
     scene.at_most("longest until 95 % (s)", max(map(scene.recovery, back)), 10)
-
-

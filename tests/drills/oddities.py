@@ -37,8 +37,9 @@ def clock(scene: Scene) -> None:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "DONT_FAKE_MONOTONIC": "1",
     }
-    scene.start(workers=0, wait=False, **QUICK)
+    scene.start(workers=0, producers=0, wait=False, **QUICK)
     workers = [scene.add_worker(environment=lies) for _ in range(2)]
+    scene.add_producer()
     scene.wait_for_the_usual_rate()
     with scene.fault("clock") as fault:
         for offset in (HOUR, -HOUR, DAY, -DAY, 0):

@@ -152,4 +152,3 @@ def storm(scene: Scene) -> None:
     scene.settle()
     scene.at_least("rate during, share of the usual", scene.share(fault.began, fault.ended), 0.6)
     scene.at_most("until 95 % (s)", scene.recovery(fault.ended), 5)
-

@@ -87,7 +87,9 @@ def page(results: list[Result], machine: str, rate: int) -> str:
         verdict = "passed" if result.passed else "**failed**"
         figures = figures_of(result) or "-"
         rows.append(f"| {drill.name} | {drill.fault} | {drill.passes} | {figures} | {verdict} |")
-    plots = "\n\nJobs done in each second of each drill; what is shaded is the fault.\n\n![rate over time](drills.svg)\n"
+    plots = (
+        "\n\nJobs done in each second of each drill; what is shaded is the fault.\n\n![rate over time](drills.svg)\n"
+    )
     return HEAD.format(rate=rate, machine=machine) + "\n".join(rows) + plots
 
 

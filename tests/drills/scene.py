@@ -71,7 +71,7 @@ class Scene:
         self.figures: list[Figure] = []
         self.workers: list[Program] = []
         self.producers: list[Program] = []
-        self.silence = 60.0
+        self.silence = 50.0
         self.record = Record(adds=[], attempts=[])
         self._lives: dict[str, Life] = {}
         self._sizes: dict[str, Size] = {}
@@ -95,7 +95,7 @@ class Scene:
         **pool: Any,
     ) -> None:
         """Start the server, workers and producers, and wait until the rate is the usual one. `pool`: of WorkerPool."""
-        self.silence = pool.get("dead_after", 60.0)
+        self.silence = pool.get("dead_after", 60.0) - pool.get("heartbeat", 10.0)  # the last sign of life may be as old
         self._options = {"queue": dict(queue or {}), "pool": pool}
         if not self.server.accepts():
             self.server.start()
@@ -126,9 +126,7 @@ class Scene:
         name = f"worker-{next(self._numbers)}"
         options = {**self._options, "pool": {**self._options.get("pool", {}), **pool}}
         given = {"database": self._named(database or self.database, name), "ledger": self._ledger_conninfo, **options}
-        worker = Program(
-            name, command, folder=self.folder, given=given, prefix=prefix, environment=environment
-        )
+        worker = Program(name, command, folder=self.folder, given=given, prefix=prefix, environment=environment)
         self.workers.append(worker)
         self._lives[name] = Life()
         if wait:
@@ -203,9 +201,7 @@ class Scene:
     ) -> Iterator[Fault]:
         """Note that something is done during this block, to these workers or else to all, and what that excuses."""
         names = frozenset(worker.name for worker in hits) if hits else None
-        fault = Fault(
-            kind=kind, began=time.time(), hits=names, repeats=repeats, charges=charges, loses=loses
-        )
+        fault = Fault(kind=kind, began=time.time(), hits=names, repeats=repeats, charges=charges, loses=loses)
         self.faults.append(fault)
         try:
             yield fault
@@ -295,7 +291,9 @@ class Scene:
         with suppress(DrillFailed):
             self.wait(lambda: not self.sessions(), 5, "sessions to end")
         self.exactly("sessions left", self.sessions(), 0)
-        jobs = "select count(*) from graphile_worker._private_jobs where attempts < max_attempts or locked_at is not null"
+        jobs = (
+            "select count(*) from graphile_worker._private_jobs where attempts < max_attempts or locked_at is not null"
+        )
         queues = "select count(*) from graphile_worker._private_job_queues where locked_at is not null"
         self.exactly("jobs left", self.server.execute(jobs)[0][0], 0)
         self.exactly("queues left locked", self.server.execute(queues)[0][0], 0)
@@ -321,9 +319,9 @@ class Scene:
         return sorted(a.ended for a in attempts if a.ended is not None and a.result == "done")
 
     def usual_rate(self) -> float:
-        """Return the jobs a second before the first fault."""
+        """Return the jobs a second before the first fault; not more than were offered, should some have waited."""
         first = min((fault.began for fault in self.faults), default=time.time())
-        return self.rate(first - WARM_UP, first)
+        return min(RATE, self.rate(first - WARM_UP, first))
 
     def rate(self, begins: float, ends: float) -> float:
         """Return the jobs done a second in a span."""

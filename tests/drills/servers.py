@@ -198,9 +198,9 @@ class Server:
 
     def execute(self, statement: str, parameters: Any = None, *, dbname: str = "app") -> list[Any]:
         """Run a statement as the superuser; return rows, if it has some."""
-        with psycopg.connect(
-            self.conninfo(tcp=False, user="postgres", dbname=dbname), autocommit=True, connect_timeout=5
-        ) as connection:
+        writing = "-c default_transaction_read_only=off"  # whatever a drill has made the default
+        conninfo = self.conninfo(tcp=False, user="postgres", dbname=dbname, options=writing)
+        with psycopg.connect(conninfo, autocommit=True, connect_timeout=5) as connection:
             cursor = connection.execute(statement.encode(), parameters)
             return cursor.fetchall() if cursor.description else []
 

@@ -57,9 +57,7 @@ def cut_off(scene: Scene, victim: Program) -> None:
 
 def lock(scene: Scene, victim: Program) -> None:
     with scene.fault("LOCK TABLE"):
-        scene.server.execute(
-            "do $$begin lock table graphile_worker._private_jobs; perform pg_sleep(3); end$$"
-        )
+        scene.server.execute("do $$begin lock table graphile_worker._private_jobs; perform pg_sleep(3); end$$")
 
 
 BLOWS: tuple[Blow, ...] = (kill, stop, freeze, restart, crash, cut_off, lock)

@@ -101,7 +101,9 @@ def small_disk(scene: Scene) -> Iterator[Path]:
         subprocess.run(["umount", "-l", disk], check=False)  # noqa: S607
 
 
-@drill("disk-full", "no space left where the tables are, for 20 s (a small tmpfs)", "all alive, nothing lost, back ≤ 30 s")
+@drill(
+    "disk-full", "no space left where the tables are, for 20 s (a small tmpfs)", "all alive, nothing lost, back ≤ 30 s"
+)
 def disk_full(scene: Scene) -> None:
     with small_disk(scene) as disk:
         scene.start()

@@ -105,7 +105,7 @@ def run_twice_at_a_time(record: Record) -> None:
 
 
 def run_twice_before_the_silence_was_long_enough(record: Record) -> None:
-    change(record, lambda a: a.began == 85.0, began=79.0)
+    change(record, lambda a: a.began == 85.0, began=69.0)
 
 
 def run_beside_one_that_leaves_its_handlers(record: Record) -> None:
