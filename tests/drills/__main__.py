@@ -9,8 +9,8 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from drills import failover, killing, links, outages, report, soak, stopping, strain  # noqa: F401 - they enter drills
-from drills.catalogue import DRILLS, Result, run, stage
+from drills import report
+from drills.catalogue import DRILLS, Result, load, run, stage
 from drills.producer import RATE
 from drills.servers import programs
 
@@ -25,6 +25,7 @@ def machine() -> str:
 
 def main() -> int:
     """Run drills; return 1 if one did not pass."""
+    load()
     parser = argparse.ArgumentParser(prog="drills", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="which; all if none is given")
     parser.add_argument("--list", action="store_true", help="list them and end")
@@ -41,9 +42,7 @@ def main() -> int:
     if not given.short:
         report.publish(report.save(results, machine()), machine(), RATE)
     failed = [result.name for result in results if not result.passed]
-    print(
-        f"\n{len(results) - len(failed)} of {len(results)} passed" + (f"; failed: {', '.join(failed)}" * bool(failed))
-    )
+    print(f"\n{len(results) - len(failed)} of {len(results)} passed", *(f"failed: {name}" for name in failed), sep="\n")
     return 1 if failed else 0
 
 

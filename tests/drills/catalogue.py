@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 
 import attrs
 import psycopg
@@ -33,7 +34,7 @@ class Drill:
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """What came of a drill. `rate`: jobs done in each second since it began; `faults`: kind, from and to, in seconds."""
+    """What came of a drill. `rate`: jobs done in each of its seconds; `faults`: kind, from and to, in seconds."""
 
     name: str
     passed: bool
@@ -46,6 +47,13 @@ class Result:
 
 
 DRILLS: dict[str, Drill] = {}
+MODULES = ("killing", "stopping", "outages", "links", "strain", "failover", "oddities", "soak")
+
+
+def load() -> None:
+    """Fill DRILLS, in the order of the table."""
+    for module in MODULES:
+        import_module(f"drills.{module}")
 
 
 def drill(name: str, fault: str, passes: str) -> Callable[[Body], Body]:
@@ -113,13 +121,7 @@ def run(drill: Drill, stage: Stage, *, short: bool) -> Result:
 def _plot(scene: Scene, attempts: list[Attempt]) -> dict[str, list]:
     begins = scene.begun_at
     times = sorted(a.ended for a in attempts if a.result == "done" and a.ended is not None)
-    ends = max(
-        [
-            begins,
-            *times[-1:],
-            *(fault.began for fault in scene.faults),
-            *(f.ended for f in scene.faults if f.ended < math.inf),
-        ]
-    )
+    over = [fault.ended for fault in scene.faults if fault.ended < math.inf]
+    ends = max([begins, *times[-1:], *(fault.began for fault in scene.faults), *over])
     faults = [(f.kind, round(f.began - begins, 1), round(min(f.ended, ends) - begins, 1)) for f in scene.faults]
     return {"rate": rates.by_second(times, begins, ends), "faults": faults}

@@ -1,8 +1,8 @@
 """What must hold whatever was done to the fleet, checked on the record of a drill. Pure: records in, sentences out.
 
-A fault says whom it hit and what it excuses: that what was in flight is done again (`repeats`), that an attempt is spent
-without a handler's failure (`charges`), that the database lost what was committed (`loses`). Nothing else is excused. A
-worker that was silent (stopped, or cut off) for as long as its pool may be, has lost its jobs to others by right.
+A fault says whom it hit and what it excuses: that what was in flight is done again (`repeats`), that an attempt is
+spent without a handler's failure (`charges`), that the database lost what was committed (`loses`). Nothing else is
+excused. A worker that was silent (stopped, or cut off) for as long as its pool may be, has lost its jobs by right.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def miscounted(record: Record) -> Iterator[str]:
         for attempt in attempts:
             spent = sum(fault.charges and fault.began < attempt.began for fault in record.faults)
             if not 1 + failed <= attempt.number <= 1 + failed + spent:
-                yield f"job {n}: attempt {attempt.number} on {attempt.worker}, after {failed} failures and {spent} faults"
+                yield f"job {n}: attempt {attempt.number} ({attempt.worker}) after {failed} failures, {spent} faults"
             elif attempt.number > 1 and not _explained(attempt.last_error, failed=failed, spent=spent):
                 yield f"job {n}: attempt {attempt.number} has last_error {attempt.last_error!r}"
             failed += attempt.result == "failed"

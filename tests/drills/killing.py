@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from itertools import pairwise
 
 from drills.catalogue import drill
 from drills.invariants import Record
@@ -18,7 +19,7 @@ def longest_orphan(record: Record) -> float:
     """Return the longest time from the death of a holder until the job it was running began again."""
     waits = [0.0]
     for attempts in record.by_job().values():
-        for first, second in zip(attempts, attempts[1:], strict=False):
+        for first, second in pairwise(attempts):
             if first.result is None:
                 waits.append(second.began - record.lives[first.worker].ended)
     return max(waits)
@@ -33,7 +34,7 @@ def kill_worker(scene: Scene) -> None:
     scene.start(**QUICK)
     shares = []
     for _ in scene.rounds(20):
-        worker = next(worker for worker in scene.workers if worker.is_running)
+        worker = scene.workers[-1]  # the other has to live for as long as it takes to be a judge of others
         with scene.fault("kill -9", worker, repeats=True, charges=True):
             scene.kill(worker)
         killed_at = time.time()

@@ -40,7 +40,11 @@ create table attempts (
 );
 create index on attempts (n);
 create index on attempts (ended);
-create table losses (n bigint not null, worker text not null, at float8 not null default extract(epoch from clock_timestamp()));
+create table losses (
+    n bigint not null,
+    worker text not null,
+    at float8 not null default extract(epoch from clock_timestamp())
+);
 create table pools (worker text not null, holder text not null);
 """
 

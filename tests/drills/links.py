@@ -33,7 +33,7 @@ NEVER = 600.0
 
 @attrs.frozen
 class Cable:
-    """A network namespace joined to ours: the address of our end in it, and what to put before a command to be there."""
+    """A network namespace joined to ours: the address of our end, and what goes before a command to be in it."""
 
     name: str
     address: str
@@ -110,9 +110,7 @@ def held_by(scene: Scene, worker: Program, times: list[float]) -> list[int]:
     query = "select distinct n from attempts where n = any (%s) and worker = %s"
     while not (held := [n for (n,) in scene.ledger.rows(query, [added, worker.name])]):
         added.append(scene.add({"ms": times, "on": worker.name}))
-        scene.wait(
-            lambda: scene.ledger.number("select count(*) from attempts where n = %s", [added[-1]]), 10, "a start"
-        )
+        scene.wait_for_attempt(added[-1])
     return held
 
 

@@ -24,7 +24,7 @@ def libfaketime() -> Path:
 
 @drill(
     "clock",
-    "the clocks of the workers jump by +1 h, -1 h, +1 day, -1 day and back while they work (libfaketime); one is killed",
+    "the clocks of the workers jump to +1 h, -1 h, +1 day, -1 day and back under load (libfaketime); one is killed",
     "order, leases and recovery as ever: nobody is taken for dead, the killed one's jobs restart in time, ≥ 95 %",
 )
 def clock(scene: Scene) -> None:

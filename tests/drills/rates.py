@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import pairwise
 
 WINDOW = 2.0  # seconds over which a rate is taken
 STEP = 0.1  # seconds from one window to the next
@@ -30,7 +31,7 @@ def recovery(times: Sequence[float], since: float, usual: float) -> float:
 def longest_gap(times: Sequence[float], begins: float, ends: float) -> float:
     """Return the longest time within a span in which nothing was done."""
     within = [begins, *times[bisect_left(times, begins) : bisect_left(times, ends)], ends]
-    return max(after - before for before, after in zip(within, within[1:], strict=False))
+    return max(after - before for before, after in pairwise(within))
 
 
 def by_second(times: Sequence[float], begins: float, ends: float) -> list[int]:

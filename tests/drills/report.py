@@ -23,15 +23,15 @@ HEAD = """# Drills
 What is done to a fleet under load, and what came of it. `make drills` runs them all, in under an hour, and writes this
 page; `make drills ARGS=--list` lists them, and `make drills ARGS="frozen failover"` runs some.
 
-Each drill has a PostgreSQL of its own and offers it {rate} jobs a second: plain ones, jobs of 60 named queues, jobs with
-keys that are replaced before they are due, jobs that fail at first, and some that are rolled back. Two worker processes with
-eight threads each do them. Every attempt is written down when it begins and when it has had its effect, in a ledger on a
-*second* server, together with every add and what came of it. Then the fault is injected, and afterwards the record must show
-that
+Each drill has a PostgreSQL of its own and offers it {rate} jobs a second: plain ones, jobs of 60 named queues, jobs
+with keys that are replaced before they are due, jobs that fail at first, and some that are rolled back. Two worker
+processes with eight threads each do them. Every attempt is written down when it begins and when it has had its effect,
+in a ledger on a *second* server, together with every add and what came of it. Then the fault is injected, and
+afterwards the record must show that
 
 - every job whose add was committed was done, and none whose add was rolled back was begun;
-- no job ran twice at a time while its first holder was alive, and no named queue ran two of its jobs at a time, or out of
-  order;
+- no job ran twice at a time while its first holder was alive, and no named queue ran two of its jobs at a time, or out
+  of order;
 - nothing was done again but what was in flight when a fault hit its holder;
 - attempts are those the handlers failed and the faults spent, and `last_error` says why;
 - workers ended with the documented exit code, and left no lock, no session, no thread and no open file behind.
@@ -46,7 +46,7 @@ def rounded(value: float) -> str:
 
 
 def figures_of(result: Result) -> str:
-    """Return the figures that say something: those with a limit of 0, or an exit code, speak up only where they broke."""
+    """Return the figures that say something: those with a limit of 0, or an exit code, only where they broke it."""
     told = []
     for figure in result.figures:
         silent = figure.holds and figure.limit in {"= 0", "≤ 1", "≤ 4"} and figure.name != "jobs lost"

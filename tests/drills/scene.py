@@ -135,8 +135,8 @@ class Scene:
 
     def wait_for_pools(self, *workers: Program) -> None:
         """Wait until these workers take jobs."""
+        query = "select count(*) from pools where worker = %s"
         for worker in workers:
-            query = "select count(*) from pools where worker = %s"
             self.wait(lambda name=worker.name: self.ledger.number(query, [name]), 30, f"{worker.name} to start")
 
     def add_producer(self, database: str | None = None) -> Program:
@@ -230,6 +230,12 @@ class Scene:
             if time.monotonic() - began > seconds:
                 raise DrillFailed(f"waited {seconds:g} s for {what}, in vain")
             time.sleep(GLANCE)
+
+    def wait_for_attempt(self, n: int) -> None:
+        """Wait until a job was begun by somebody."""
+        self.wait(
+            lambda: self.ledger.number("select count(*) from attempts where n = %s", [n]), 10, "a job to be begun"
+        )
 
     def add(self, payload: Mapping[str, Any], **spec: Any) -> int:
         """Add one job of the drill's own, and return its number."""

@@ -104,11 +104,10 @@ def free_port() -> int:
 
 
 def _run(*command: object) -> None:
-    done = subprocess.run(
-        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/", **as_account()
-    )
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, cwd="/", check=False, **as_account())
     if done.returncode:
-        raise RuntimeError(f"{Path(str(command[0])).name}: {done.stdout.decode(errors='replace')}")
+        raise RuntimeError(f"{Path(words[0]).name}: {done.stderr.decode(errors='replace')}")
 
 
 class Server:
@@ -180,7 +179,7 @@ class Server:
             self._wait_for_orphans()
 
     def _wait_for_orphans(self) -> None:
-        """Wait for the backends of a postmaster that was killed, which notice it by themselves: they hold its memory."""
+        """Wait for the backends of a postmaster that was killed: they hold its memory, and notice by themselves."""
         deadline = time.monotonic() + PATIENCE
         while str(self.data) in _working_folders("postgres"):
             if time.monotonic() > deadline:
@@ -236,13 +235,17 @@ def from_debian(package: str, *libraries: str) -> Path:
     cache_folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_folder) as name:
         done = subprocess.run(
-            ["apt-get", "download", package, *libraries], cwd=name, capture_output=True, text=True, check=False
+            ["apt-get", "download", package, *libraries],  # noqa: S607 - from PATH
+            cwd=name,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise Unavailable(f"needs {package}: {done.stderr.strip().splitlines()[-1]}")
         unpacked = Path(name, "unpacked")
         for archive in Path(name).glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", archive, unpacked], check=True)
+            subprocess.run(["dpkg-deb", "-x", archive, unpacked], check=True)  # noqa: S607
         unpacked.chmod(0o755)
         unpacked.rename(folder)
     return folder

@@ -68,9 +68,7 @@ def hold(scene: Scene, worker: Program) -> None:
     while not scene.ledger.number(query, [worker.name, stuck]):
         # Whoever is free takes it; the others get the chance to be held as well, for as long as the round lasts.
         stuck.append(scene.add({"ms": [HOUR, 20], "on": worker.name}, priority=-1))
-        scene.wait(
-            lambda: scene.ledger.number("select count(*) from attempts where n = %s", [stuck[-1]]), 10, "a start"
-        )
+        scene.wait_for_attempt(stuck[-1])
 
 
 HOUR = 3_600_000  # milliseconds

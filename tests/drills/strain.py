@@ -1,4 +1,4 @@
-"""Drills in which the database is there, and cannot or will not: no connections, no space, read-only, locked, strict."""
+"""Drills in which the database is there, and cannot or will not: it is full, read-only, locked, strict, upgraded."""
 
 from __future__ import annotations
 
@@ -158,9 +158,9 @@ def read_only(scene: Scene) -> None:
 def locked(scene: Scene, kind: str, during: Callable[[psycopg.Connection, float], object]) -> None:
     """Do something to the table of jobs, and see that it costs time and nothing else."""
     scene.start()
-    with psycopg.connect(scene.server.conninfo(tcp=False, user="postgres"), autocommit=True) as connection:
-        with scene.fault(kind) as fault:
-            during(connection, time.monotonic() + scene.lasting(20, 5))
+    superuser = scene.server.conninfo(tcp=False, user="postgres")
+    with psycopg.connect(superuser, autocommit=True) as connection, scene.fault(kind) as fault:
+        during(connection, time.monotonic() + scene.lasting(20, 5))
     scene.watch(scene.lasting(15, 10))
     scene.settle()
     scene.at_most("until 95 % (s)", scene.recovery(fault.ended), 5)

@@ -29,7 +29,7 @@ class Refused(Exception):
 
 @queue.task
 def work(payload: dict[str, Any], ctx: JobContext) -> None:
-    """Take the time that `ms` says for each attempt, on worker `on` if there is one; fail the first time if asked to."""
+    """Take the time that `ms` says for each attempt (`on`: on that worker only); fail the first time if asked to."""
     attempt, before, failed = ledger.begin(payload["n"], ctx.job)
     times = payload.get("ms", [20])
     if payload.get("on", given["name"]) == given["name"]:
