@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from drills import report
 from drills.catalogue import DRILLS, Result, load, run, stage
-from drills.producer import RATE
 from drills.servers import programs
 
 LONG = ("soak", "away")  # begun first, where there are two lanes
@@ -40,7 +39,7 @@ def main() -> int:
         return 0
     results = run_all(names, short=given.short, lanes=given.lanes)
     if not given.short:
-        report.publish(report.save(results, machine()), machine(), RATE)
+        report.publish(report.save(results, machine()), machine())
     failed = [result.name for result in results if not result.passed]
     print(f"\n{len(results) - len(failed)} of {len(results)} passed", *(f"failed: {name}" for name in failed), sep="\n")
     return 1 if failed else 0

@@ -11,6 +11,7 @@ from drills.invariants import Record
 from drills.scene import Scene
 
 QUICK = {"heartbeat": 1.0, "dead_after": 6.0}  # the ordinary 10 and 60 seconds, by a tenth
+QUICKEST = {"heartbeat": 0.3, "dead_after": 1.5}  # for the short form
 FIRST_DELAY = 2.72  # seconds: e to the power of one
 SLACK = 5.0  # seconds from the moment at which a job could be begun again
 
@@ -31,7 +32,8 @@ def longest_orphan(record: Record) -> float:
     "orphans restarted within dead_after + heartbeat + the first delay + 5 s; the survivor keeps ≥ 95 %",
 )
 def kill_worker(scene: Scene) -> None:
-    scene.start(**QUICK)
+    beats = QUICKEST if scene.short else QUICK
+    scene.start(**beats)
     shares = []
     for _ in scene.rounds(20):
         worker = scene.workers[-1]  # the other has to live for as long as it takes to be a judge of others
@@ -45,7 +47,7 @@ def kill_worker(scene: Scene) -> None:
     scene.settle()
     share = sum(scene.share(*span) for span in shares) / len(shares)
     scene.at_least("rate of the survivor, share of the usual", share, 0.95)
-    allowed = QUICK["dead_after"] + QUICK["heartbeat"] + FIRST_DELAY + SLACK
+    allowed = beats["dead_after"] + beats["heartbeat"] + FIRST_DELAY + SLACK
     scene.at_most("longest wait of an orphan (s)", longest_orphan(scene.record), allowed)
 
 

@@ -27,19 +27,19 @@ def reconnections(scene: Scene, since: float) -> float:
     return time.time() - since
 
 
-def outage(scene: Scene, *, rounds: int, how: signal.Signals, away: float = 1.0) -> None:
+def outage(scene: Scene, *, rounds: int, how: signal.Signals) -> None:
     """Take the server away and bring it back, and measure how fast the workers are there again."""
     scene.start()
     slowest, accepted = 0.0, []
     for _ in scene.rounds(rounds):
         with scene.fault(how.name):
             scene.server.stop(how)
-            scene.watch(away)
+            scene.watch(scene.lasting(1, 0.2))
             scene.server.start()
         accepted.append(time.time())
         slowest = max(slowest, reconnections(scene, accepted[-1]))
-        scene.watch(5)
-    scene.watch(scene.lasting(5, 5))
+        scene.watch(scene.lasting(5, 2.1))
+    scene.watch(scene.lasting(5, 0))
     scene.exactly("workers that ended", sum(not worker.is_running for worker in scene.workers), 0)
     scene.settle()
     scene.at_most("longest until reconnected (s)", slowest, RECONNECTED)

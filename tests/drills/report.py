@@ -12,6 +12,7 @@ import attrs
 import cattrs
 
 from drills.catalogue import DRILLS, Result
+from drills.producer import RATE
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("results.json")
@@ -79,7 +80,7 @@ def load(path: Path = RESULTS) -> tuple[list[Result], str]:
     return cattrs.structure(found["results"], list[Result]), found["machine"]
 
 
-def page(results: list[Result], machine: str, rate: int) -> str:
+def page(results: list[Result], machine: str) -> str:
     """Return the text of the page."""
     rows = ["| Drill | What is done | What has to come of it | Figures | |", "|---|---|---|---|---|"]
     for result in results:
@@ -90,7 +91,7 @@ def page(results: list[Result], machine: str, rate: int) -> str:
     plots = (
         "\n\nJobs done in each second of each drill; what is shaded is the fault.\n\n![rate over time](drills.svg)\n"
     )
-    return HEAD.format(rate=rate, machine=machine) + "\n".join(rows) + plots
+    return HEAD.format(rate=RATE, machine=machine) + "\n".join(rows) + plots
 
 
 WIDTH, HEIGHT, GAP, LEFT = 760, 60, 34, 10
@@ -130,7 +131,7 @@ def _panel(result: Result, top: int) -> str:
     )
 
 
-def publish(results: list[Result], machine: str, rate: int) -> None:
+def publish(results: list[Result], machine: str) -> None:
     """Write the page and its plots."""
-    PAGE.write_text(page(results, machine, rate), "utf-8")
+    PAGE.write_text(page(results, machine), "utf-8")
     PLOTS.write_text(plots(results), "utf-8")
