@@ -71,12 +71,12 @@ def kill_worker_default(scene: Scene) -> None:
 
 @drill(
     "kill-all",
-    "`kill -9` of the whole fleet and of the producer, then all started anew (heartbeat 1 s, dead after 6 s)",
+    "`kill -9` of the whole fleet and of the producer, then all started anew, 4 times (dead after 6 s)",
     "nothing lost, orphans restarted",
 )
 def kill_all(scene: Scene) -> None:
     scene.start(**QUICK)
-    for _ in scene.rounds(5):
+    for _ in scene.rounds(4):
         with scene.fault("kill -9 of all", repeats=True, charges=True):
             scene.producers[-1].kill()
             for worker in [worker for worker in scene.workers if worker.is_running]:
@@ -85,9 +85,9 @@ def kill_all(scene: Scene) -> None:
         scene.add_worker()
         scene.add_worker()
         scene.add_producer()
-        scene.watch(4)
+        scene.watch(scene.lasting(15, 10))  # nobody judges others who has not lived for as long as that takes
     scene.settle()
-    allowed = 1 + QUICK["dead_after"] * 2 + QUICK["heartbeat"] + FIRST_DELAY + SLACK
+    allowed = 1 + QUICK["dead_after"] + QUICK["heartbeat"] + FIRST_DELAY + SLACK
     scene.at_most("longest wait of an orphan (s)", longest_orphan(scene.record), allowed)
 
 

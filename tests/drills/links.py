@@ -304,6 +304,7 @@ def pooler(scene: Scene) -> None:
         stack.callback(pooler.stop)
         pooler.start()
         direct, scene.database = scene.database, scene.server.conninfo(port=pooler.port)
+        scene.direct = False
         scene.start(queue={"prepared_statements": False, "listen": direct})
         back = []
         for _ in scene.rounds(5):

@@ -47,13 +47,9 @@ def rounded(value: float) -> str:
 
 
 def figures_of(result: Result) -> str:
-    """Return the figures that say something: those with a limit of 0, or an exit code, only where they broke it."""
-    told = []
-    for figure in result.figures:
-        silent = figure.holds and figure.limit in {"= 0", "≤ 1", "≤ 4"} and figure.name != "jobs lost"
-        if not silent:
-            told.append(f"{figure.name} {rounded(figure.value)}{f' ({figure.limit})' if figure.limit else ''}")
-    return "; ".join(told)
+    """Return the figures that say something."""
+    told = [figure for figure in result.figures if not (figure.quiet and figure.holds)]
+    return "; ".join(f"{one.name} {rounded(one.value)}{f' ({one.limit})' if one.limit else ''}" for one in told)
 
 
 def line(result: Result) -> str:

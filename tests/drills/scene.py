@@ -39,12 +39,13 @@ class DrillFailed(Exception):
 
 @attrs.frozen
 class Figure:
-    """A number that came out, and what it had to be."""
+    """A number that came out, and what it had to be; a quiet one goes without saying as long as it holds."""
 
     name: str
     value: float
     limit: str
     holds: bool
+    quiet: bool = False
 
 
 @attrs.frozen
@@ -74,6 +75,7 @@ class Scene:
         self.workers: list[Program] = []
         self.producers: list[Program] = []
         self.silence = 50.0
+        self.direct = True  # a session is its worker's, not a pooler's
         self.record = Record(adds=[], attempts=[])
         self._lives: dict[str, Life] = {}
         self._sizes: dict[str, Size] = {}
@@ -257,7 +259,7 @@ class Scene:
         """
         for producer in self.producers:
             if producer.is_running:
-                self.exactly(f"exit code of {producer.name}", producer.stop(), 0)
+                self.exactly(f"exit code of {producer.name}", producer.stop(), 0, quiet=True)
         self._drain(seconds)
         self._compare_sizes()
         for worker in self.workers:
@@ -265,7 +267,7 @@ class Scene:
                 worker.signal(signal.SIGTERM)
         living = [worker for worker in self.workers if worker.ended_at is None]
         found = {worker.name: self.ended(worker) for worker in living}
-        self.exactly("workers that ended with an exit code", sum(code != 0 for code in found.values()), 0)
+        self.exactly("workers that ended with an exit code", sum(code != 0 for code in found.values()), 0, quiet=True)
         if then is not None:
             then()
         self._look_for_leftovers()
@@ -289,8 +291,10 @@ class Scene:
             before = self._sizes.get(worker.name)
             if before is not None and worker.is_running:
                 after = worker.size()
-                self.at_most(f"threads more in {worker.name}", after.threads - before.threads, 1)
-                self.at_most(f"open files more in {worker.name}", after.files - before.files, 4)
+                self.at_most(f"threads more in {worker.name}", after.threads - before.threads, 1, quiet=True)
+                self.at_most(f"open files more in {worker.name}", after.files - before.files, 4, quiet=True)
+                if self.direct:
+                    self.at_most(f"sessions of {worker.name}", self.sessions(worker), MOST_SESSIONS, quiet=True)
 
     def sessions(self, worker: Program | None = None) -> int:
         """Return how many sessions the server has of a worker, or of all."""
@@ -300,13 +304,13 @@ class Scene:
     def _look_for_leftovers(self) -> None:
         with suppress(DrillFailed):
             self.wait(lambda: not self.sessions(), 5, "sessions to end")
-        self.exactly("sessions left", self.sessions(), 0)
+        self.exactly("sessions left", self.sessions(), 0, quiet=True)
         jobs = (
             "select count(*) from graphile_worker._private_jobs where attempts < max_attempts or locked_at is not null"
         )
         queues = "select count(*) from graphile_worker._private_job_queues where locked_at is not null"
-        self.exactly("jobs left", self.server.execute(jobs)[0][0], 0)
-        self.exactly("queues left locked", self.server.execute(queues)[0][0], 0)
+        self.exactly("jobs left", self.server.execute(jobs)[0][0], 0, quiet=True)
+        self.exactly("queues left locked", self.server.execute(queues)[0][0], 0, quiet=True)
 
     def _read(self) -> None:
         self.record = Record(
@@ -317,11 +321,9 @@ class Scene:
             lives=self._lives,
             silence=self.silence,
         )
-        self.exactly("jobs lost", len(invariants.missing(self.record)), None if self._may_lose() else 0)
+        if not any(fault.loses for fault in self.faults):
+            self.exactly("jobs lost", len(invariants.missing(self.record)), 0)
         self.state("jobs done again", len(invariants.repeats(self.record)))
-
-    def _may_lose(self) -> bool:
-        return any(fault.loses for fault in self.faults)
 
     def done_times(self) -> list[float]:
         """Return when jobs were done, so far."""
@@ -355,17 +357,14 @@ class Scene:
         """State a number that has no limit."""
         self.figures.append(Figure(name, value, "", True))
 
-    def exactly(self, name: str, value: float, limit: float | None) -> None:
+    def exactly(self, name: str, value: float, limit: float, *, quiet: bool = False) -> None:
         """State a number that has to be another."""
-        if limit is None:
-            self.state(name, value)
-        else:
-            self.figures.append(Figure(name, value, f"= {limit:g}", value == limit))
+        self.figures.append(Figure(name, value, f"= {limit:g}", value == limit, quiet))
 
-    def at_most(self, name: str, value: float, limit: float) -> None:
+    def at_most(self, name: str, value: float, limit: float, *, quiet: bool = False) -> None:
         """State a number that may not be larger."""
         limit *= LENIENT if self.short else 1
-        self.figures.append(Figure(name, value, f"≤ {limit:g}", value <= limit))
+        self.figures.append(Figure(name, value, f"≤ {limit:g}", value <= limit, quiet))
 
     def at_least(self, name: str, value: float, limit: float) -> None:
         """State a number that may not be smaller."""
