@@ -100,6 +100,7 @@ def run(drill: Drill, stage: Stage, *, short: bool) -> Result:
     try:
         attempts = attempts or scene.ledger.attempts()
         problems += invariants.violations(scene.record)
+        problems += [] if problems else invariants.vacuous(scene.record)
     except psycopg.Error as error:
         problems.append(f"the ledger cannot be read: {error}")
     finally:

@@ -107,6 +107,20 @@ def violations(record: Record) -> list[str]:
     return found
 
 
+def vacuous(record: Record) -> list[str]:
+    """Return what the drill did not do, so that nothing is held to be proven by a load that was not there."""
+    queues = {add.n for add in record.adds if add.queue is not None}
+    certain = {add.n for add in record.adds if add.certain}
+    offered = {
+        "fault": record.faults,
+        "job that was rolled back": [add for add in record.adds if add.outcome == "rolled back"],
+        "job that was replaced by its key": [add for add in record.adds if add.certain and add.replaces in certain],
+        "job of a named queue": [attempt for attempt in record.attempts if attempt.n in queues],
+        "job that failed at first": [attempt for attempt in record.attempts if attempt.result == "failed"],
+    }
+    return [f"there was no {kind}" for kind, found in offered.items() if not found]
+
+
 def missing(record: Record) -> list[Add]:
     """Return the jobs that were added for certain, not replaced for all we know, and never done."""
     done = {attempt.n for attempt in record.attempts if attempt.result == "done"}

@@ -49,6 +49,7 @@ def kill_worker(scene: Scene) -> None:
     scene.at_least("rate of the survivor, share of the usual", share, 0.95)
     allowed = beats["dead_after"] + beats["heartbeat"] + FIRST_DELAY + SLACK
     scene.at_most("longest wait of an orphan (s)", longest_orphan(scene.record), allowed)
+    scene.state("orphans", sum(attempt.result is None for attempt in scene.record.attempts))
 
 
 @drill(

@@ -218,6 +218,14 @@ def test_an_asynchronous_standby_excuses_the_window_it_lagged_and_no_more() -> N
     assert [problem.split(":")[0] for problem in invariants.violations(record)] == ["job 21 is lost"]
 
 
+def test_a_load_that_lacks_what_is_to_be_proven_is_found() -> None:
+    assert invariants.vacuous(fine()) == []
+    assert len(invariants.vacuous(Record(adds=[], attempts=[]))) == 5
+    record = fine()
+    record.adds[5] = attrs.evolve(record.adds[5], outcome="committed")
+    assert invariants.vacuous(record) == ["there was no job that was rolled back"]
+
+
 def test_many_violations_of_a_kind_are_summed_up() -> None:
     record = Record(adds=[Add(n=n) for n in range(1, 101)], attempts=[])
     told = invariants.violations(record)
