@@ -26,6 +26,12 @@ from drills.servers import Unavailable, as_account, free_port, from_debian, own_
 NOTICED = 30.0  # seconds
 TROUBLE = re.compile(r"WARNING graphile_worker_py\._service|ERROR graphile_worker_py")
 NEVER = 600.0
+TIMEOUTS = {
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "15000",  # milliseconds; keepalives say nothing while sent data waits to be acknowledged
+}
 
 
 # A host of its own for a worker.
@@ -79,8 +85,8 @@ def another_host() -> Iterator[Cable]:
 
 def cut(scene: Scene, seconds: float, *, taken_over: bool) -> None:
     """Pull the cable of one of two workers while it runs jobs, for so long."""
-    # A server learns of a cut by its own keepalives; what it still holds for the worker is to be gone at the end.
-    scene.server.settings |= {"listen_addresses": "*", "tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2"}
+    # A server learns of a cut by its own timeouts; what it still holds for the worker is to be gone at the end.
+    scene.server.settings |= {"listen_addresses": "*", **TIMEOUTS}
     options = {"heartbeat": 1.0, "dead_after": 6.0} if scene.short else {}
     with another_host() as cable:
         scene.start(workers=1, **options)
