@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from itertools import pairwise
@@ -13,17 +14,24 @@ from drills.scene import Scene
 QUICK = {"heartbeat": 1.0, "dead_after": 6.0}  # the ordinary 10 and 60 seconds, by a tenth
 QUICKEST = {"heartbeat": 0.3, "dead_after": 1.5}  # for the short form
 FIRST_DELAY = 2.72  # seconds: e to the power of one
+HOUR = 3_600_000  # milliseconds
 SLACK = 5.0  # seconds from the moment at which a job could be begun again
 
 
 def longest_orphan(record: Record) -> float:
-    """Return the longest time from the death of a holder until the job it was running began again."""
-    waits = [0.0]
-    for attempts in record.by_job().values():
-        for first, second in pairwise(attempts):
-            if first.result is None:
-                waits.append(second.began - record.lives[first.worker].ended)
-    return max(waits)
+    """Return the longest time from the death of a holder until the job it was running began again.
+
+    Those that were claimed by a second one that died, and those that failed before, wait longer by right.
+    """
+    return max(
+        (
+            second.began - record.lives[first.worker].ended
+            for attempts in record.by_job().values()
+            for first, second in pairwise(attempts)
+            if first.result is None and (first.number, second.number) == (1, 2)
+        ),
+        default=math.inf,
+    )
 
 
 @drill(
@@ -37,6 +45,8 @@ def kill_worker(scene: Scene) -> None:
     shares = []
     for _ in scene.rounds(20):
         worker = scene.workers[-1]  # the other has to live for as long as it takes to be a judge of others
+        if scene.short:
+            scene.hold(worker, [HOUR, 20])
         with scene.fault("kill -9", worker, repeats=True, charges=True):
             scene.kill(worker)
         killed_at = time.time()
@@ -60,6 +70,7 @@ def kill_worker(scene: Scene) -> None:
 def kill_worker_default(scene: Scene) -> None:
     scene.start()
     worker = scene.workers[0]
+    scene.hold(worker, [HOUR, 20])
     with scene.fault("kill -9", worker, repeats=True, charges=True):
         scene.kill(worker)
     killed_at = time.time()

@@ -92,7 +92,7 @@ def cut(scene: Scene, seconds: float, *, taken_over: bool) -> None:
         scene.start(workers=1, **options)
         far = scene.add_worker(database=scene.server.conninfo(host=cable.address), prefix=cable.prefix)
         scene.watch(2)
-        held = held_by(scene, far, [2_000, (seconds + 15) * 1000 if taken_over else 20])
+        held = scene.hold(far, [2_000, (seconds + 15) * 1000 if taken_over else 20])
         scene.sized(far)
         with scene.silent(far), scene.fault("cut", far, repeats=taken_over, charges=taken_over) as fault:
             cable.pull()
@@ -108,16 +108,6 @@ def cut(scene: Scene, seconds: float, *, taken_over: bool) -> None:
         state_of_cut(scene, far, held, taken_over=taken_over)
         if noticed:
             scene.at_most("noticed after (s)", noticed, NOTICED)
-
-
-def held_by(scene: Scene, worker: Program, times: list[float]) -> list[int]:
-    """Add jobs that take such times until this worker runs one, and return those it runs."""
-    added: list[int] = []
-    query = "select distinct n from attempts where n = any (%s) and worker = %s"
-    while not (held := [n for (n,) in scene.ledger.rows(query, [added, worker.name])]):
-        added.append(scene.add({"ms": times, "on": worker.name}))
-        scene.wait_for_attempt(added[-1])
-    return held
 
 
 def state_of_cut(scene: Scene, far: Program, held: list[int], *, taken_over: bool) -> None:

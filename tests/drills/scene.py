@@ -243,6 +243,15 @@ class Scene:
             lambda: self.ledger.number("select count(*) from attempts where n = %s", [n]), 10, "a job to be begun"
         )
 
+    def hold(self, worker: Program, times: Sequence[float]) -> list[int]:
+        """Add jobs that take such times on this worker until it runs one, and return those it runs."""
+        added: list[int] = []
+        query = "select distinct n from attempts where n = any (%s) and worker = %s"
+        while not (held := [n for (n,) in self.ledger.rows(query, [added, worker.name])]):
+            added.append(self.add({"ms": times, "on": worker.name}, priority=-1))
+            self.wait_for_attempt(added[-1])
+        return held
+
     def add(self, payload: Mapping[str, Any], **spec: Any) -> int:
         """Add one job of the drill's own, and return its number."""
         (n,) = self.ledger.intend([(spec.get("queue_name"), None, 0.0)])

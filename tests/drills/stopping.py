@@ -30,18 +30,15 @@ def locked_by(scene: Scene, worker: Program) -> int:
 
 
 def stop_in_turn(scene: Scene, rounds: int, *, grace: float, signals: int = 1, stuck: bool = False) -> None:
-    """Start a worker beside one that goes on, stop it under load, and look at how it ends and what it leaves.
-
-    Handlers take a fifth of a second at most, so only one that is stuck may use the grace, and a second signal ends it.
-    """
+    """Start a worker beside one that goes on, stop it under load, and look at how it ends and what it leaves."""
     scene.start(workers=1)
     longest, wrong, locked = 0.0, 0, 0
     for _ in scene.rounds(rounds):
         worker = scene.add_worker(command=command(grace))
         if stuck:
-            hold(scene, worker)
+            scene.hold(worker, [HOUR, 20])
         scene.watch(0.5)
-        with scene.fault("SIGTERM", worker):
+        with scene.fault("SIGTERM", worker, repeats=signals > 1):
             told_at = time.monotonic()
             for _ in range(signals):
                 worker.signal(signal.SIGTERM)
@@ -53,7 +50,7 @@ def stop_in_turn(scene: Scene, rounds: int, *, grace: float, signals: int = 1, s
     scene.settle()
     scene.exactly("wrong exit codes", wrong, 0)
     scene.exactly("jobs and queues left locked by the stopped", locked, 0)
-    scene.at_most("longest stop (s)", longest, (grace if stuck and signals == 1 else 0.2 * signals) + SLACK)
+    scene.at_most("longest stop (s)", longest, (grace if signals == 1 else 0.2 * signals) + SLACK)
     scene.at_least("rate while one stops, share of the usual", scene.share(*span(scene)), 0.95)
 
 
@@ -61,26 +58,16 @@ def span(scene: Scene) -> tuple[float, float]:
     return scene.faults[0].began, scene.faults[-1].ended
 
 
-def hold(scene: Scene, worker: Program) -> None:
-    """Make a worker begin a job that takes an hour, its first time."""
-    query = "select count(*) from attempts where worker = %s and n = any (%s)"
-    stuck: list[int] = []
-    while not scene.ledger.number(query, [worker.name, stuck]):
-        # Whoever is free takes it; the others get the chance to be held as well, for as long as the round lasts.
-        stuck.append(scene.add({"ms": [HOUR, 20], "on": worker.name}, priority=-1))
-        scene.wait_for_attempt(stuck[-1])
-
-
 HOUR = 3_600_000  # milliseconds
 
 
 @drill(
     "sigterm",
-    "SIGTERM to one of two workers under load, 50 times",
+    "SIGTERM to one of two workers under load, with a grace of 2 s, 50 times",
     "exit 0 within the grace + 1 s, nothing done twice, no row left locked",
 )
 def sigterm(scene: Scene) -> None:
-    stop_in_turn(scene, 50, grace=30.0)
+    stop_in_turn(scene, 50, grace=GRACE)
 
 
 @drill(
@@ -95,7 +82,7 @@ def sigterm_stuck(scene: Scene) -> None:
 @drill(
     "sigterm-twice",
     "a second SIGTERM to a worker whose handler never returns, with a grace of 30 s, 50 times",
-    "exit 75 at once, never hangs; the job is given back with its attempt and done elsewhere",
+    "exit 75 at once, never hangs; jobs are given back with their attempts; only what ran just then is done again",
 )
 def sigterm_twice(scene: Scene) -> None:
     stop_in_turn(scene, 50, grace=30.0, signals=2, stuck=True)
