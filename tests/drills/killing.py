@@ -14,7 +14,7 @@ from drills.scene import Scene
 QUICK = {"heartbeat": 1.0, "dead_after": 6.0}  # the ordinary 10 and 60 seconds, by a tenth
 QUICKEST = {"heartbeat": 0.3, "dead_after": 1.5}  # for the short form
 FIRST_DELAY = 2.72  # seconds: e to the power of one
-HOUR = 3_600_000  # milliseconds
+ENDLESS = 3_600_000  # milliseconds
 SLACK = 5.0  # seconds from the moment at which a job could be begun again
 
 
@@ -46,7 +46,7 @@ def kill_worker(scene: Scene) -> None:
     for _ in scene.rounds(20):
         worker = scene.workers[-1]  # the other has to live for as long as it takes to be a judge of others
         if scene.short:
-            scene.hold(worker, [HOUR, 20])
+            scene.hold(worker, [ENDLESS, 20])
         with scene.fault("kill -9", worker, repeats=True, charges=True):
             scene.kill(worker)
         killed_at = time.time()
@@ -70,7 +70,7 @@ def kill_worker(scene: Scene) -> None:
 def kill_worker_default(scene: Scene) -> None:
     scene.start()
     worker = scene.workers[0]
-    scene.hold(worker, [HOUR, 20])
+    scene.hold(worker, [ENDLESS, 20])
     with scene.fault("kill -9", worker, repeats=True, charges=True):
         scene.kill(worker)
     killed_at = time.time()
@@ -89,6 +89,7 @@ def kill_worker_default(scene: Scene) -> None:
 def kill_all(scene: Scene) -> None:
     scene.start(**QUICK)
     for _ in scene.rounds(4):
+        scene.hold(scene.workers[-1], [ENDLESS, 20])
         with scene.fault("kill -9 of all", repeats=True, charges=True):
             scene.producers[-1].kill()
             for worker in [worker for worker in scene.workers if worker.is_running]:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from drills.catalogue import drill
-from drills.killing import FIRST_DELAY, HOUR, QUICK, SLACK, longest_orphan
+from drills.killing import ENDLESS, FIRST_DELAY, QUICK, SLACK, longest_orphan
 from drills.scene import Scene
 from drills.servers import from_debian
 
@@ -46,7 +46,7 @@ def clock(scene: Scene) -> None:
             told.write_text(f"{offset:+d}")
             scene.watch(scene.lasting(12, 3))
     told.write_text(f"{HOUR:+d}")
-    scene.hold(workers[0], [HOUR, 20])
+    scene.hold(workers[0], [ENDLESS, 20])
     with scene.fault("kill -9", workers[0], repeats=True, charges=True):
         scene.kill(workers[0])
     scene.add_worker(environment=lies)

@@ -7,6 +7,7 @@ import time
 
 from drills.catalogue import drill
 from drills.fleet import THREADS, UNFINISHED, Program
+from drills.killing import ENDLESS
 from drills.scene import Scene
 
 GRACE = 2.0  # seconds
@@ -36,7 +37,7 @@ def stop_in_turn(scene: Scene, rounds: int, *, grace: float, signals: int = 1, s
     for _ in scene.rounds(rounds):
         worker = scene.add_worker(command=command(grace))
         if stuck:
-            scene.hold(worker, [HOUR, 20])
+            scene.hold(worker, [ENDLESS, 20])
         scene.watch(0.5)
         with scene.fault("SIGTERM", worker, repeats=signals > 1):
             told_at = time.monotonic()
@@ -56,9 +57,6 @@ def stop_in_turn(scene: Scene, rounds: int, *, grace: float, signals: int = 1, s
 
 def span(scene: Scene) -> tuple[float, float]:
     return scene.faults[0].began, scene.faults[-1].ended
-
-
-HOUR = 3_600_000  # milliseconds
 
 
 @drill(
