@@ -19,6 +19,7 @@ from drills.scene import DrillFailed, Figure, Scene, Stage
 from drills.servers import Server, Unavailable, scratch
 from graphile_worker_py import Queue
 
+NEVER = 99_999.0  # what JSON has instead of infinity
 Body = Callable[[Scene], None]
 
 
@@ -113,7 +114,7 @@ def run(drill: Drill, stage: Stage, *, short: bool) -> Result:
         passed=not problems,
         short=short,
         seconds=round(time.monotonic() - began, 1),
-        figures=[attrs.evolve(figure, value=round(figure.value, 3)) for figure in scene.figures],
+        figures=[attrs.evolve(figure, value=round(min(figure.value, NEVER), 3)) for figure in scene.figures],
         problems=problems,
         **_plot(scene, attempts),
     )

@@ -52,6 +52,11 @@ def figures_of(result: Result) -> str:
     return "; ".join(f"{one.name} {rounded(one.value)}{f' ({one.limit})' if one.limit else ''}" for one in told)
 
 
+def reason(result: Result) -> str:
+    """Return the first thing that went wrong, on one line that fits into a table."""
+    return result.problems[0].strip().splitlines()[-1][:160].replace("|", "/")
+
+
 def line(result: Result) -> str:
     """Return a line for the terminal, and one for each problem."""
     verdict = "passed" if result.passed else "FAILED"
@@ -81,7 +86,7 @@ def page(results: list[Result], machine: str) -> str:
     rows = ["| Drill | What is done | What has to come of it | Figures | |", "|---|---|---|---|---|"]
     for result in results:
         drill = DRILLS[result.name]
-        verdict = "passed" if result.passed else "**failed**"
+        verdict = "passed" if result.passed else f"**failed**: {reason(result)}"
         figures = figures_of(result) or "-"
         rows.append(f"| {drill.name} | {drill.fault} | {drill.passes} | {figures} | {verdict} |")
     plots = (

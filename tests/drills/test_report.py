@@ -69,7 +69,7 @@ def test_a_drill_that_failed_is_told_on_the_page() -> None:
     rows = [
         line for line in report.page([BROKEN, FINE], "m").splitlines() if line.startswith(("| frozen", "| sigterm"))
     ]
-    assert [row.rsplit("|", 2)[1].strip() for row in rows] == ["**failed**", "passed"]
+    assert [row.rsplit("|", 2)[1].strip() for row in rows] == ["**failed**: job 5 is lost", "passed"]
 
 
 def test_there_is_a_panel_for_each_result() -> None:
