@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Two installs into one environment at a time would trip over each other, so `make -j` changes nothing here.
 .NOTPARALLEL:
-.PHONY: help setup demo test test-interop lint types bench bench-scale build clean
+.PHONY: help setup demo test test-interop lint types bench bench-scale drills build clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ bench: $(VENV)/.installed-dev ## Measure throughput, adding and latency beside N
 
 bench-scale: $(VENV)/.installed-dev ## Measure where queues fall off a cliff: locked queues, future jobs, held snapshots
 	$(BIN)/python benchmarks/scale.py $(ARGS)
+
+drills: $(VENV)/.installed-dev ## Do to a fleet what can happen to it, in under an hour; ARGS="--list", or names
+	PYTHONPATH=tests $(BIN)/python -m drills $(ARGS)
 
 build: $(VENV)/.installed-dev ## Build the source archive and the wheel into dist/
 	$(BIN)/python -m build --no-isolation $(ARGS)
