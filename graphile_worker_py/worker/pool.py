@@ -200,8 +200,8 @@ class WorkerPool:
         """Give jobs back, attempt and all, while their handlers still run: for a process that ends right after.
 
         What waits behind them in the same named queue goes back as well; what a handler has just completed in a
-        transaction that is not committed does not: it is recovered as after a crash. Executables are killed first, since they would
-        not end with the process.
+        transaction that is not committed does not: it is recovered as after a crash. Executables are killed first,
+        since they would not end with the process.
         """
         _processes.end_all()
         if self._local_queue is not None and self._crew is not None:
