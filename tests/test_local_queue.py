@@ -115,6 +115,27 @@ def test_what_nobody_looked_for_is_looked_for_when_a_thread_is_idle(
     assert [job.task_identifier for job in taken] == ["work"]
 
 
+def test_the_work_is_not_over_where_the_last_job_ended_while_a_claim_passed_its_queue_over(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.add_jobs(JobSpec("work", number, queue_name="one") for number in range(2))
+    ended: list[Exception | None] = []
+    claims = local(queue, on_end=ended.append)
+    monkeypatch.setattr(claims, "_wanted", lambda: 1)
+    claims.step()
+    (first,) = claims.held.values()
+    send = queue.database.begin_by_index
+
+    def sent(name: str, parameters: dict[str, Any]) -> Callable[[], list[Any]]:
+        answer = send(name, parameters)
+        claims.settled([first])  # by the completer, in the meantime
+        return answer
+
+    monkeypatch.setattr(queue.database, "begin_by_index", sent)
+    claims.step()
+    assert ended == []
+
+
 def test_what_waits_here_for_long_goes_back_however_rare_the_polls(
     queue: Queue, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,9 +28,10 @@ class Run:
 
 @attrs.frozen
 class Asked:
-    """A claim that was sent; answer() waits for its rows."""
+    """A claim that was sent, while so many jobs were `held`; answer() waits for its rows."""
 
     count: int
+    held: int
     with_queues: bool
     lanes: Lanes | None
     answer: Callable[[], list[Row]]

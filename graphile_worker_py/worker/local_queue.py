@@ -186,8 +186,6 @@ class LocalQueue(Service):
         return min(delay, self._claimed_at + TIME_TO_LIVE - time.monotonic()) if self._ready else delay
 
     def _look(self, asked: Asked) -> float:
-        with self._changed:
-            held_before = len(self.held)
         claim = self._claim(asked)
         with self._changed:
             self._more = claim.full or claim.queued
@@ -203,7 +201,7 @@ class LocalQueue(Service):
             return min(claim.left_out, due_in)
         if claim.jobs:
             return 0 if claim.queued and self._idle else SOON
-        if not held_before and self._on_end is not None:
+        if not asked.held and self._on_end is not None:
             self._on_end(None)
         stuck_for = self._stuck.left()
         return due_in if stuck_for is None else min(due_in, stuck_for)
@@ -263,8 +261,10 @@ class LocalQueue(Service):
         busy = max(1, self._concurrency - self._idle)
         return max(1, min(LARGEST_CLAIM, math.ceil(self._rate * READY_SECONDS / busy)))
 
-    def _ask(self, count: int) -> Asked:
-        """Send a claim; the database sets about it at once."""
+    def _ask(self, count: int, coming: int = 0) -> Asked:
+        """Send a claim; the database sets about it at once. `coming`: jobs of the one before, not yet held."""
+        with self._changed:
+            held = len(self.held) + coming  # before it is sent: what ends meanwhile may have hidden jobs from it
         with_queues = not self._queues.left()
         if with_queues:
             self._queues.begin()
@@ -283,7 +283,7 @@ class LocalQueue(Service):
                 "within": self._poll_interval,
             }
             self._answer_lost = True
-            return Asked(count, with_queues, lanes, self._database.begin_by_index("claim_jobs", parameters))
+            return Asked(count, held, with_queues, lanes, self._database.begin_by_index("claim_jobs", parameters))
 
     def _claim(self, asked: Asked) -> Claim:
         """Wait for a claim, and send the next if this one brought plenty that will not last."""
@@ -315,7 +315,7 @@ class LocalQueue(Service):
         count = self._wanted(coming)
         if count >= LARGEST_CLAIM // 2 and not self.stopping.is_set() and self._queues.left():
             with contextlib.suppress(Exception):
-                self._asked = self._ask(count)
+                self._asked = self._ask(count, coming)
 
     @contextmanager
     def _told_of_errors(self) -> Iterator[None]:
