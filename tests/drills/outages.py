@@ -39,7 +39,7 @@ def outage(scene: Scene, *, rounds: int, how: signal.Signals) -> None:
         accepted.append(time.time())
         slowest = max(slowest, reconnections(scene, accepted[-1]))
         scene.watch(scene.lasting(5, 2.1))
-    scene.watch(scene.lasting(5, 0))
+    scene.watch(scene.lasting(5, 2))
     scene.exactly("workers that ended", sum(not worker.is_running for worker in scene.workers), 0)
     scene.settle()
     scene.at_most("longest until reconnected (s)", slowest, RECONNECTED)

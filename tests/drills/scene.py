@@ -357,8 +357,8 @@ class Scene:
         return self.rate(begins, ends) / self.usual_rate()
 
     def recovery(self, since: float) -> float:
-        """Return after how many seconds the rate was back to 95 %."""
-        return rates.recovery(self.done_times(), since, self.usual_rate())
+        """Return after how many seconds the rate was back to 95 %, in short to two thirds."""
+        return rates.recovery(self.done_times(), since, self.usual_rate() * (0.7 if self.short else 1))
 
     # Figures.
 

@@ -33,6 +33,7 @@ SETTINGS = {
     "log_line_prefix": "%m [%p] %a ",
     "max_connections": "100",
     "log_checkpoints": "off",
+    "dynamic_shared_memory_type": "mmap",  # in the folder of the data, which goes with what a killed server leaves
 }
 
 
