@@ -19,7 +19,8 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -208,3 +209,20 @@ def own_connection(given: object) -> psycopg.Connection[Any]:
     if connection.info.encoding == "ascii":
         raise InvalidJobSpec("connection: its client_encoding is SQL_ASCII, which is none; set client_encoding to utf8")
     return connection
+
+
+@contextmanager
+def settled(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Commit what the block did, or roll it back; psycopg's own `with` would also close the connection."""
+    try:
+        yield
+    except BaseException:
+        with suppress(psycopg.Error):  # a broken connection has nothing to roll back
+            connection.rollback()
+        raise
+    connection.commit()
+
+
+def is_pipelined(connection: psycopg.Connection[Any]) -> bool:
+    """Say whether the connection is in pipeline mode."""
+    return connection.pgconn.pipeline_status != PipelineStatus.OFF

@@ -22,19 +22,19 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, TypeAlias, cast
 
 import psycopg
 from psycopg import sql
-from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 from psycopg.types.numeric import Int8BinaryLoader
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from graphile_worker_py._connections import Connections, Server, is_stale, own_connection
+from graphile_worker_py._connections import Connections, Server, is_pipelined, is_stale, own_connection, settled
 from graphile_worker_py._conninfo import check_listen, check_schema
 from graphile_worker_py._outage import Outage
 from graphile_worker_py._watched import Watched
@@ -45,6 +45,7 @@ Row: TypeAlias = tuple[Any, ...]
 Pool: TypeAlias = "ConnectionPool[Any] | Connections"
 
 DEFAULT_SCHEMA = "graphile_worker"
+LEFT_FREE = 5  # connections of a given pool that handlers leave to the worker, which could not be heard without
 # What a missing or half-made schema comes to, depending on what a statement names first.
 NOT_INSTALLED = (
     psycopg.errors.UndefinedTable,
@@ -122,11 +123,12 @@ class Database:
         self._pool: Pool | None = None
         self._pid = os.getpid()
         self._lock = threading.Lock()
+        self._room: threading.Semaphore | None = None
         _databases.add(self)
 
     def another(self, *, max_size: int) -> Database:
         """Return a Database for handlers: with a pool of its own, unless one was given, and all the time they want."""
-        return Database(
+        other = Database(
             self.source,
             schema=self.schema,
             min_size=0,
@@ -136,6 +138,9 @@ class Database:
             statement_timeout=None,
             prepared_statements=self._server.prepares,
         )
+        if isinstance(self.source, ConnectionPool):
+            other._room = threading.Semaphore(max(1, self.source.max_size - LEFT_FREE))
+        return other
 
     @property
     def source(self) -> str | ConnectionPool[Any] | None:
@@ -149,9 +154,20 @@ class Database:
             yield own_connection(given)
             return
         pool = self.pool()
+        if self._room is not None and not self._room.acquire(timeout=self.connect_timeout):
+            raise PoolTimeout(f"handlers had all connections but {LEFT_FREE} for {self.connect_timeout:g} s")
+        try:
+            with self._lent(pool) as borrowed:
+                yield borrowed
+        finally:
+            if self._room is not None:
+                self._room.release()
+
+    @contextmanager
+    def _lent(self, pool: Pool) -> Iterator[Connection]:
         borrowed = self._borrowed(pool)
         try:
-            with _settled(borrowed):
+            with settled(borrowed):
                 yield borrowed
         except psycopg.errors.ReadOnlySqlTransaction:  # a standby, or a primary that is none any more
             borrowed.close()
@@ -223,7 +239,7 @@ class Database:
 
         def rows() -> list[Row]:
             with self._translated_errors():
-                return cursor.fetchall() if cursor.description or _pipelined(connection) else []
+                return cursor.fetchall() if cursor.description or is_pipelined(connection) else []
 
         return rows
 
@@ -336,31 +352,15 @@ class Database:
         self.outage = Outage()
 
 
-@contextmanager
-def _settled(connection: Connection) -> Iterator[None]:
-    """Commit what the block did, or roll it back; psycopg's own `with` would also close the connection."""
-    try:
-        yield
-    except BaseException:
-        with suppress(psycopg.Error):  # a broken connection has nothing to roll back
-            connection.rollback()
-        raise
-    connection.commit()
-
-
 def _distrust(pool: Pool) -> None:
     if isinstance(pool, Connections):
         pool.expire()
 
 
-def _pipelined(connection: Connection) -> bool:
-    return connection.pgconn.pipeline_status != PipelineStatus.OFF
-
-
 @contextmanager
 def all_or_nothing(connection: Connection) -> Iterator[None]:
     """Undo what the block did if it fails; a transaction of the caller's is neither ended nor left aborted."""
-    if _pipelined(connection):
+    if is_pipelined(connection):
         with connection.pipeline():  # its end awaits what was sent before, and with it the state of the transaction
             pass
     if not connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:

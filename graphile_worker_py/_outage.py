@@ -56,7 +56,7 @@ class Outage:
         self._announced = False
         self._said = ""
         self._said_at = -math.inf
-        self._returns = 0
+        self.returns = 0  # how often it has come back
 
     @property
     def lasts(self) -> bool:
@@ -95,14 +95,14 @@ class Outage:
             if self._announced:
                 logger.warning("the database is back after %.1f s", time.monotonic() - self._since)
             self._since, self._announced = None, False
-            self._returns += 1
+            self.returns += 1
             self._changed.notify_all()
 
     def pause(self, seconds: float, stopping: threading.Event) -> None:
         """Wait for so long, or until the database is back, or stir() is called after stopping was set."""
         with self._changed:
-            returns = self._returns
-            self._changed.wait_for(lambda: stopping.is_set() or self._returns != returns, seconds)
+            returns = self.returns
+            self._changed.wait_for(lambda: stopping.is_set() or self.returns != returns, seconds)
 
     def stir(self) -> None:
         """Let those who pause see whether they are to stop."""

@@ -220,7 +220,7 @@ def test_a_batch_that_is_tried_again_leaves_out_what_was_claimed_anew_meanwhile(
         queue.database,
         "pool",
         events=queue.events,
-        on_settled=lambda settled: written.extend(job.id for job in settled),
+        on_settled=lambda settled, seconds: written.extend(job.id for job in settled),
         held=held,
         give_back=lambda back: None,
     )

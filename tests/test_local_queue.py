@@ -295,3 +295,38 @@ def test_run_once_ends_only_when_nothing_is_left_before_the_bounds(queue: Queue)
 
     work.add_job(6)
     assert queue.run_once(2) == RunSummary(7, 0, 0)
+
+
+def test_what_is_locked_again_after_an_outage_goes_back(queue: Queue, db: psycopg.Connection) -> None:
+    """As after the failover to a standby that has not received the outcome of a job."""
+    claims = local(queue)
+    queue.task("work")(print)
+    queue.add_job("work")
+    db.execute("update graphile_worker._private_jobs set locked_by = 'holder', locked_at = now(), attempts = 1")
+    claims.step()
+    assert held(db) == 1
+    queue.database.outage.note("listener", psycopg.OperationalError("gone"), 1.0)
+    queue.database.outage.answered(math.inf)
+    claims.step()
+    assert [(info.state, info.attempts) for info in queue.jobs()] == [("ready", 0)]
+    claims.close()
+
+
+def test_short_jobs_are_claimed_in_bulk_however_long_a_claim_takes(
+    queue: Queue, pools: Pools, expected: Expected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+    begin = queue.database.begin_by_index
+
+    def slowly(name: str, parameters: Any) -> Any:
+        counts.append(parameters["count"])
+        answer = begin(name, parameters)
+        threading.Event().wait(0.05)
+        return answer
+
+    monkeypatch.setattr(queue.database, "begin_by_index", slowly)
+    queue.task("work")(lambda payload: None)
+    queue.add_jobs(JobSpec("work") for _ in range(2000))
+    with expected(2000):
+        pools(4)
+    assert len(counts) < 40

@@ -28,8 +28,9 @@ class Run:
 
 @attrs.frozen
 class Asked:
-    """A claim that was sent, while so many jobs were `held`; answer() waits for its rows."""
+    """A claim that was sent `at` a time.monotonic(), while so many jobs were `held`; answer() waits for its rows."""
 
+    at: float
     count: int
     held: int
     with_queues: bool

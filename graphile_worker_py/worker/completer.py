@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import attrs
 import psycopg
@@ -33,9 +33,9 @@ MOST_WAITING = 1000
 class Completer(Service):
     """The one place in a pool that writes outcomes.
 
-    `on_settled` hears of every job that is written; `held` are the jobs that the pool holds, by id, each as the claim
-    it came from; `give_back` takes those that were not begun after all, whose queue is not to be freed by that: the
-    outcome of the job before them does it.
+    `on_settled` hears of every job that is written, and of the seconds their handlers took; `held` are the jobs that
+    the pool holds, by id, each as the claim it came from; `give_back` takes those that were not begun after all, whose
+    queue is not to be freed by that: the outcome of the job before them does it.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Completer(Service):
         holder: str,
         *,
         events: Events,
-        on_settled: Callable[[Iterable[Job]], None],
+        on_settled: Callable[[list[Job], float], None],
         held: Mapping[int, Job],
         give_back: Callable[[list[Job]], None],
     ) -> None:
@@ -121,7 +121,8 @@ class Completer(Service):
         except BaseException:
             self._tried = True
             raise
-        self._on_settled([outcome.job for outcome in (*completed, *failed, *decided)])
+        written = [*completed, *failed, *decided]
+        self._on_settled([o.job for o in written], sum([o.duration for o in written]))
         for event in news:
             self._events.emit(event)
 

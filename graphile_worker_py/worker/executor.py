@@ -22,11 +22,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
+import psycopg
 from psycopg.pq import TransactionStatus
 
-from graphile_worker_py._connections import own_connection
+from graphile_worker_py._connections import is_pipelined, own_connection
 from graphile_worker_py._database import Connection, Database
-from graphile_worker_py.errors import BatchResultMismatch, InvalidHandler, JobNotHeld
+from graphile_worker_py.errors import (
+    BatchResultMismatch,
+    GraphileWorkerError,
+    InvalidHandler,
+    InvalidJobSpec,
+    JobNotHeld,
+)
 from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, Kind, Outcome
 from graphile_worker_py.queue import Queue
 from graphile_worker_py.tasks import Task
@@ -162,6 +169,8 @@ class JobContext:
         the transaction is then not to be committed.
         """
         own = own_connection(connection)
+        if own.autocommit and not is_pipelined(own) and own.info.transaction_status == TransactionStatus.IDLE:
+            raise InvalidJobSpec("connection: is in autocommit, and no transaction is open on it; begin one")
         job = self.job
         claim = {"id": job.id, "holder": job.locked_by, "since": job.locked_at}
         rows = self._database.run("complete_held_job", claim, connection=own)
@@ -174,10 +183,14 @@ class JobContext:
         """Open a transaction on a connection of the worker's and yield it; at its end the job is completed in it.
 
         The effects are then there exactly once, whatever happens to this process. The worker keeps up to as many
-        connections for this as it has threads. Raises JobNotHeld as complete() does, and rolls back.
+        connections for this as it has threads; of a ConnectionPool that was given it takes all but the five it needs
+        itself, and handlers wait for each other. Raises JobNotHeld as complete() does, and rolls back.
         """
         with self._database.connection() as connection, connection.transaction():
-            yield connection
+            try:
+                yield connection
+            except psycopg.Rollback as error:  # psycopg would roll back, and go on as if all were well
+                raise GraphileWorkerError("the handler rolled back the transaction that completes the job") from error
             self.complete(connection)
         self._deciding = None
 

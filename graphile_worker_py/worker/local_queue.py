@@ -1,15 +1,16 @@
 """LocalQueue: claims jobs in bulk, hands them out singly, gives back what nobody started.
 
-How many to claim is measured, not set: as many as were worked off in a tenth of a second, at least one for each idle
-thread, at most 500. Slow jobs are therefore never hoarded and fast ones come in bulk; should the jobs turn slow after
-a fast stretch, what has waited here for five seconds goes back, its attempt with it. Of a named queue a whole run is
-claimed, as much as one thread can work off in that tenth of a second; the queue stays locked until its last is written.
+How many to claim is measured, not set: as many as the crew can work off in a tenth of a second and while the next claim
+is under way, by the time that handlers take; at least one for each idle thread, at most 500. Slow jobs are therefore
+never hoarded and fast ones come in bulk; should the jobs turn slow after a fast stretch, what has waited here for five
+seconds goes back, its attempt with it. Of a named queue a whole run is claimed, as much as one thread can work off in
+that time; the queue stays locked until its last is written.
 
 Handing out takes no lock while there are jobs, for `deque.popleft` needs none. A thread that finds nothing waits; one
 of the waiting is woken for a claim, and wakes the next if there is more, so that fast jobs do not wake a herd.
 
 `held` are the jobs this pool has claimed and nobody has written an outcome for. After a claim whose answer was lost
-on the way, whatever carries our name and is not in it goes back.
+on the way, and after an outage, whatever carries our name and is not in it goes back.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from graphile_worker_py.worker.pace import Bounds, Pace, Stuck
 logger = logging.getLogger(__name__)
 
 LARGEST_CLAIM = 500
+LONGEST_CLAIM = 1.0  # seconds of waiting for one that are provided for
 MOST_READY = 2 * LARGEST_CLAIM  # while one claim is worked off, the next is under way
 READY_SECONDS = 0.1
 TIME_TO_LIVE = 5.0
@@ -83,10 +85,13 @@ class LocalQueue(Service):
         self._more = False  # there may be something to claim that nobody has looked for
         self._low_water = 0
         self._settled = 0
-        self._rate = 0.0  # jobs per second
+        self._spent = 0.0  # seconds of the crew's threads on those
+        self._rate = 0.0  # jobs per second, if the whole crew is at work
+        self._claim_seconds = 0.0  # what a claim takes, to the database and back
         self._measured_at = self._claimed_at = time.monotonic()
         self._asked: Asked | None = None  # sent ahead, while what the one before brought is handed out
         self._answer_lost = False
+        self._returns = database.outage.returns
         self.stays_locked = False
         self.last_try_at = 0.0  # when closed, giving back is tried until then; by time.monotonic()
         self._deaths = 0
@@ -147,12 +152,17 @@ class LocalQueue(Service):
             if job.job_queue_id is not None:
                 self._busy[job.job_queue_id] += 1
 
-    def settled(self, jobs: Iterable[Job]) -> None:
-        """Take note that these are no longer held; the next of a named queue can then be claimed at once."""
+    def settled(self, jobs: list[Job], seconds: float = 0.0) -> None:
+        """Take note that these are no longer held; the next of a named queue can then be claimed at once.
+
+        seconds: what threads have spent on them, 0 if they were not begun.
+        """
         freed = False
         with self._changed:
+            if seconds:
+                self._settled += len(jobs)
+                self._spent += seconds
             for job in jobs:
-                self._settled += 1
                 if self.held.get(job.id) is job:  # not one that was claimed anew in the meantime
                     del self.held[job.id]
                     if job.job_queue_id is not None:
@@ -174,6 +184,7 @@ class LocalQueue(Service):
         """Claim what the crew can use; return when to look again if nothing wakes it before."""
         if self._asked is not None:
             return self._look(self._asked)
+        self._doubt_after_an_outage()
         if self._answer_lost:
             self._return_strays()
         expired = self._return_expired()
@@ -211,6 +222,7 @@ class LocalQueue(Service):
 
         What cannot be given back `stays_locked`, and is recovered like the jobs of a dead pool.
         """
+        self._doubt_after_an_outage()
         self._closed.set()
         with self._changed:
             unstarted = _jobs(self._taken_back())
@@ -249,17 +261,20 @@ class LocalQueue(Service):
         """Return how many to claim: none in advance where a thread takes longer than READY_SECONDS for a job."""
         now = time.monotonic()
         with self._changed:
-            elapsed = max(now - self._measured_at, READY_SECONDS)
-            rate = max(self._settled / elapsed, self._rate / 2)
+            rate = self._concurrency * self._settled / self._spent if self._settled else 0.0
             if now - self._measured_at >= READY_SECONDS:
-                self._rate, self._settled, self._measured_at = rate, 0, now
-            target = max(self._idle, min(MOST_READY, int(rate * READY_SECONDS)))
+                self._rate = max(rate, self._rate / 2)
+                self._settled, self._spent, self._measured_at = 0, 0.0, now
+            target = max(self._idle, min(MOST_READY, int(max(rate, self._rate) * self._horizon())))
             self._low_water = target // 2
             return min(LARGEST_CLAIM, target - len(self._ready) - coming)
 
     def _run_length(self) -> int:
-        busy = max(1, self._concurrency - self._idle)
-        return max(1, min(LARGEST_CLAIM, math.ceil(self._rate * READY_SECONDS / busy)))
+        return max(1, min(LARGEST_CLAIM, math.ceil(self._rate * self._horizon() / self._concurrency)))
+
+    def _horizon(self) -> float:
+        """Return for how many seconds there should be work: the next claim takes some of them."""
+        return READY_SECONDS + self._claim_seconds
 
     def _ask(self, count: int, coming: int = 0) -> Asked:
         """Send a claim; the database sets about it at once. `coming`: jobs of the one before, not yet held."""
@@ -283,7 +298,9 @@ class LocalQueue(Service):
                 "within": self._poll_interval,
             }
             self._answer_lost = True
-            return Asked(count, held, with_queues, lanes, self._database.begin_by_index("claim_jobs", parameters))
+            at = time.monotonic()
+            answer = self._database.begin_by_index("claim_jobs", parameters)
+            return Asked(at, count, held, with_queues, lanes, answer)
 
     def _claim(self, asked: Asked) -> Claim:
         """Wait for a claim, and send the next if this one brought plenty that will not last."""
@@ -292,6 +309,7 @@ class LocalQueue(Service):
             rows = asked.answer()
             self._answer_lost = False
         self._claimed_at = time.monotonic()
+        self._claim_seconds = min(self._claimed_at - asked.at, LONGEST_CLAIM)
         told = json.loads(rows.pop(0)[4])
         queued = any(row[3] is not None for row in rows)
         full = len(rows) >= asked.count
@@ -345,6 +363,12 @@ class LocalQueue(Service):
             while True:
                 taken.append(self._ready.popleft())
         return taken
+
+    def _doubt_after_an_outage(self) -> None:
+        """A server that took the place of another may not have heard of outcomes, so that jobs are locked again."""
+        if self._outage.returns != self._returns:
+            self._returns = self._outage.returns
+            self._answer_lost = True
 
     def _return_strays(self) -> None:
         with self._changed:
