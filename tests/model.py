@@ -215,7 +215,7 @@ class Model:
 
     def finish(self, ids: Collection[int], claims: Claims, freeing: Collection[int]) -> set[int]:
         """Return the ids of those that it does not hold."""
-        done = self._held(ids, claims)
+        done = self.held(ids, claims)
         for row in done:
             del self.rows[row.id]
         self.free_queues({row.queue_name for row in done if row.id in freeing}, claims)
@@ -223,18 +223,18 @@ class Model:
 
     def fail(
         self, errors: dict[int, str], claims: Claims, *, freeing: Collection[int], kept: dict[int, list[int]]
-    ) -> dict[int, bool]:
-        """Return for each that it holds whether that was the last attempt; `kept` are places from 1."""
-        failed = self._held(errors, claims)
+    ) -> dict[int, bool | None]:
+        """Return for each whether that was the last attempt, None if it is there but not held; `kept` from 1."""
+        failed = self.held(errors, claims)
         for row in failed:
             if row.id in kept:
                 row.payload = [row.payload[place - 1] for place in kept[row.id]]
             row.back_off(self.now, errors[row.id])
         self.free_queues({row.queue_name for row in failed if row.id in freeing}, claims)
-        return {row.id: row.attempts >= row.max_attempts for row in failed}
+        return {id: None for id in errors if id in self.rows} | {r.id: r.attempts >= r.max_attempts for r in failed}
 
     def give_back(self, ids: Collection[int], claims: Claims, *, free_queues: bool) -> set[int]:
-        returned = self._held(ids, claims)
+        returned = self.held(ids, claims)
         for row in returned:
             row.attempts = max(0, row.attempts - 1)
             row.unlock()
@@ -247,7 +247,7 @@ class Model:
             if name in names and lock is not None and claims.cover(lock.at, lock.by):
                 self.queues[name] = None
 
-    def _held(self, ids: Iterable[int], claims: Claims) -> list[Row]:
+    def held(self, ids: Iterable[int], claims: Claims) -> list[Row]:
         rows = (self.rows.get(id) for id in ids)
         return [row for row in rows if row is not None and claims.cover(row.locked_at, row.locked_by)]
 

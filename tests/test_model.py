@@ -227,7 +227,7 @@ class Machine(RuleBasedStateMachine):
 
     def write_failures(
         self, claims: Claims, jobs: list[Job], *, freeing: list[int], kept: dict[int, list[int]]
-    ) -> dict[int, bool]:
+    ) -> dict[int, bool | None]:
         errors = {job.id: f"oops {job.attempts}" for job in jobs}
         texts = [f"{{{','.join(map(str, kept[id]))}}}" if id in kept else None for id in errors]
         told = {"ids": list(errors), "errors": list(errors.values()), "kept": texts, "freeing": freeing}
@@ -235,8 +235,8 @@ class Machine(RuleBasedStateMachine):
         assert final == self.model.fail(errors, claims, freeing=freeing, kept=kept)
         return final
 
-    @rule(holder=drawn.holders, picked=drawn.picks, guard=drawn.guards, begun=st.booleans())
-    def give_back(self, holder: str, picked: int, guard: str, begun: bool) -> None:
+    @rule(holder=drawn.holders, picked=drawn.picks, guard=drawn.guards, begun=st.booleans(), wait=st.booleans())
+    def give_back(self, holder: str, picked: int, guard: str, begun: bool, wait: bool) -> None:
         """Give back a run of jobs, but for the first if that was begun: with it the queue is left later."""
         holder, some_jobs = self.some_held(holder, picked)
         for first in some_jobs[:1]:
@@ -245,7 +245,8 @@ class Machine(RuleBasedStateMachine):
             begun = begun and len(jobs) > 1
             jobs, free_queues = (jobs[1:], False) if begun else (jobs, True)
             ids, claims = [job.id for job in jobs], self.wrote(holder, jobs, guard)
-            returned = self.run("return_jobs", {**parameters(claims), "ids": ids, "free_queues": free_queues})
+            options = {"free_queues": free_queues, "wait": wait}
+            returned = self.run("return_jobs", {**parameters(claims), "ids": ids, **options})
             assert {row[0] for row in returned} == self.model.give_back(ids, claims, free_queues=free_queues)
 
     @rule(holder=drawn.holders, picked=drawn.picks, guard=drawn.guards, commits=st.booleans())
@@ -257,14 +258,15 @@ class Machine(RuleBasedStateMachine):
             with self.queue.database.connection() as connection, connection.transaction():
                 claim = {"id": job.id, "holder": claims.holder, "since": min(claims.since)}
                 found = self.run("complete_held_job", claim, connection=connection)
-                assert [row[0] for row in found] == [row.id for row in self.model._held([job.id], claims)]
+                assert len(found) == len(self.model.held([job.id], claims))
                 if not commits:
                     raise psycopg.Rollback
             if commits:
                 self.model.finish([job.id], claims, ())
             self.look()
             self.clean_up(["GC_JOB_QUEUES"])  # the queue is still locked
-            if job.id not in self.write_failures(claims, [job], freeing=freeing, kept={}) and freeing:
+            final = self.write_failures(claims, [job], freeing=freeing, kept={})
+            if final.get(job.id) is None and freeing:
                 self.run("free_queues", {**parameters(claims), "queues": [job.job_queue_id]})
                 self.model.free_queues({job.queue_name}, claims)
 
