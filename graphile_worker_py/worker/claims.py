@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import attrs
 
 from graphile_worker_py._database import Row
 from graphile_worker_py.jobs import Job
 from graphile_worker_py.worker.pace import Lanes
+
+IN_ORDER = operator.attrgetter("priority", "raw_run_at", "id")  # sorted here, at a tenth of what it takes the database
 
 
 class Run:
@@ -28,9 +31,13 @@ class Run:
 
 @attrs.frozen
 class Asked:
-    """A claim that was sent `at` a time.monotonic(), while so many jobs were `held`; answer() waits for its rows."""
+    """A claim that was sent `at` a time.monotonic(), while so many jobs were `held`; answer() waits for its rows.
+
+    `deaths`: how often the pool had been declared dead by then.
+    """
 
     at: float
+    deaths: int
     count: int
     held: int
     with_queues: bool
@@ -53,3 +60,8 @@ class Claim:
     left_out: float | None
     due_in: float | None
     stuck: bool
+
+
+def jobs_of(portions: Iterable[Job | Run]) -> list[Job]:
+    """Return the jobs that are handed out singly or as runs."""
+    return [job for portion in portions for job in (portion.jobs if isinstance(portion, Run) else (portion,))]

@@ -21,7 +21,6 @@ import itertools
 import json
 import logging
 import math
-import operator
 import threading
 import time
 from collections import Counter, deque
@@ -36,7 +35,7 @@ from graphile_worker_py._service import Service
 from graphile_worker_py._watched import hurried
 from graphile_worker_py.errors import GraphileWorkerError
 from graphile_worker_py.jobs import Job
-from graphile_worker_py.worker.claims import Asked, Claim, Run
+from graphile_worker_py.worker.claims import IN_ORDER, Asked, Claim, Run, jobs_of
 from graphile_worker_py.worker.heartbeat import now
 from graphile_worker_py.worker.pace import Bounds, Pace, Stuck
 
@@ -139,7 +138,7 @@ class LocalQueue(Service):
         """Begin nothing that was claimed so far: the pool was declared dead, and others have been given it."""
         with self._changed:
             self._deaths += 1
-            unstarted = _jobs(self._taken_back())
+            unstarted = jobs_of(self._taken_back())
         self.give_back(unstarted)  # as far as it is ours after all
 
     def _goes_on(self, deaths: int) -> bool:
@@ -225,7 +224,7 @@ class LocalQueue(Service):
         self._doubt_after_an_outage()
         self._closed.set()
         with self._changed:
-            unstarted = _jobs(self._taken_back())
+            unstarted = jobs_of(self._taken_back())
             self._changed.notify_all()
         if self._asked is not None:
             with hurried(), contextlib.suppress(psycopg.Error, GraphileWorkerError):  # its jobs are strays then
@@ -298,16 +297,18 @@ class LocalQueue(Service):
                 "within": self._poll_interval,
             }
             self._answer_lost = True
-            at = time.monotonic()
+            at, deaths = time.monotonic(), self._deaths
             answer = self._database.begin_by_index("claim_jobs", parameters)
-            return Asked(at, count, held, with_queues, lanes, answer)
+            return Asked(at, deaths, count, held, with_queues, lanes, answer)
 
     def _claim(self, asked: Asked) -> Claim:
         """Wait for a claim, and send the next if this one brought plenty that will not last."""
         self._asked = None
         with self._told_of_errors():
             rows = asked.answer()
-            self._answer_lost = False
+            self._answer_lost = asked.deaths != self._deaths  # others may have been given these: strays, as far as ours
+            if self._answer_lost:
+                del rows[1:]
         self._claimed_at = time.monotonic()
         self._claim_seconds = min(self._claimed_at - asked.at, LONGEST_CLAIM)
         told = json.loads(rows.pop(0)[4])
@@ -319,7 +320,7 @@ class LocalQueue(Service):
             self._queues.rest(told["queue_seconds"] + (told["seconds"] if self._bounds.slow else 0))
         if full and not queued and not self._bounds.slow:
             self._ask_ahead(len(rows))
-        jobs = sorted(itertools.starmap(Job, rows), key=_ORDER)
+        jobs = sorted(itertools.starmap(Job, rows), key=IN_ORDER)
         self._bounds.learn(jobs, bounded=asked.lanes is not None, seconds=told["seconds"])
         looked = (self._queues, asked.with_queues), (self._bounds, not asked.lanes)
         left_out = min((pace.left() for pace, everywhere in looked if not everywhere), default=None)
@@ -384,17 +385,10 @@ class LocalQueue(Service):
             return False
         expired = self._taken_back()
         try:
-            self.give_back(_jobs(expired))
+            self.give_back(jobs_of(expired))
         except BaseException:
             with self._changed:
                 self._ready.extendleft(reversed(expired))
                 self._changed.notify()
             raise
         return True
-
-
-_ORDER = operator.attrgetter("priority", "raw_run_at", "id")  # sorted here, at a tenth of what it takes the database
-
-
-def _jobs(portions: Iterable[Job | Run]) -> list[Job]:
-    return [job for portion in portions for job in (portion.jobs if isinstance(portion, Run) else (portion,))]
