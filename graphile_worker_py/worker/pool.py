@@ -5,7 +5,7 @@
 Stopping is starting reversed (an ExitStack, so the order cannot drift): stop listening, stop claiming and give back
 what nobody started, let running handlers finish, write every outcome, stop the heart. A pool holds at most five
 connections: one each to claim, to complete and to listen, and now and then one to give a sign of life or to sweep; with
-a crontab a sixth, once a minute.
+a crontab a sixth, once a minute. Handlers that complete their jobs in a transaction have one each for as long.
 """
 
 from __future__ import annotations
