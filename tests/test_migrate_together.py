@@ -214,7 +214,7 @@ def test_node_meets_us_and_finds_its_row_written(
     run_script(db, migrate._texts()[18], "graphile_worker")
     row_1 = "insert into graphile_worker.migrations (id, breaking) values (1, true)"
     future = start(node.execute, row_1)
-    with connect(database._target()) as observer:
+    with connect(str(database.source)) as observer:
         query = "select cardinality(pg_blocking_pids(%s)) > 0 as blocked"
         eventually(lambda: observer.execute(query, [node.info.backend_pid]).fetchone()["blocked"])
     db.execute("commit")
@@ -236,7 +236,7 @@ def test_a_lost_race_is_tried_again_and_not_for_ever(
 
     monkeypatch.setattr(migrate, "run_script", lose)
     assert migrate.migrate(database) == ALL
-    with connect(database._target()) as db:
+    with connect(str(database.source)) as db:
         db.execute("drop schema graphile_worker cascade")
     monkeypatch.setattr(migrate, "TRIES", 2)
     losses += [error("tuple concurrently updated")] * 2
