@@ -31,7 +31,7 @@ def fine(payload):
 @queue.task
 def leave_a_transaction_open(payload, ctx):
     pool = ctx.queue.database.pool()
-    connection = pool.getconn()
+    connection = pool.getconn(5)
     connection.execute("begin; lock table effects")
     pool.putconn(connection)
 
@@ -109,13 +109,13 @@ def leave(payload):
 """
 
 FAILS = {
+    "close_a_connection": "OperationalError: the connection is closed",
     "eat_all_memory": "MemoryError",
     "return_a_million_futures": "BatchResultMismatch: the handler returned 1000000 results for 1 items",
     "recurse": "RecursionError",
 }
 HARMLESS = [
     "leave_a_transaction_open",
-    "close_a_connection",
     "fork_and_return",
     "fork_and_raise",
     "change_everything_global",

@@ -176,7 +176,9 @@ def test_a_closed_terminal_stops_a_worker_in_order(
     behind: Start, queue: Queue, db: psycopg.Connection, folder: Path, processes: str
 ) -> None:
     queue.add_job("wait", str(folder / "gate"))
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # where the tests themselves run under nohup, it is ignored
     process = behind("--processes", processes, "--grace", "20")
+    signal.signal(signal.SIGHUP, before)
     assert process.next_line() == "waiting"
     eventually(lambda: listeners(db) == int(processes))
     process.signal(signal.SIGHUP)
