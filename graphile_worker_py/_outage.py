@@ -66,8 +66,8 @@ class Outage:
     def note(self, who: str, error: BaseException, delay: float) -> None:
         """Take note that `who` could not do its work, and will try again after so many seconds."""
         reason = first_line(error)
-        now = time.monotonic()
         with self._changed:
+            now = time.monotonic()
             if _is_away(error):
                 self._since = now if self._since is None else self._since
                 self._announce(reason, who, now)

@@ -112,6 +112,8 @@ class TcpProxy:
             except OSError:
                 return
             self.connections += 1
+            with self._lock:
+                self._sockets.add(client)  # from now on reset() means it too
             self._start(self._connect, client)
 
     def _connect(self, client: socket.socket) -> None:
@@ -125,17 +127,28 @@ class TcpProxy:
                 upstream = socket.create_connection(self.target, timeout=10)
                 upstream.settimeout(None)
         except OSError:
-            client.close()
+            self._forget(client)
             return
         for end in (client, upstream):
             if end.family != socket.AF_UNIX:
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as libpq has it
         with self._lock:
-            self._sockets |= {client, upstream}
+            torn_down = client not in self._sockets
+            if not torn_down:
+                self._sockets.add(upstream)
+        if torn_down:
+            self._forget(client)
+            upstream.close()
+            return
         if self._closing:
             self.reset()
         self._start(self._pump, client, upstream)
         self._start(self._pump, upstream, client)
+
+    def _forget(self, client: socket.socket) -> None:
+        with self._lock:
+            self._sockets.discard(client)
+        client.close()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         """Pass on until either end is closed, then let the other know."""
