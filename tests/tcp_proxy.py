@@ -41,6 +41,7 @@ class TcpProxy:
         self.port = port
         self.connections = 0  # so many were taken
         self._closing = False
+        self._resets = 0
         self.accept()
 
     def __enter__(self) -> TcpProxy:
@@ -67,6 +68,7 @@ class TcpProxy:
         """Tear down all connections, as a firewall or a reboot does."""
         with self._lock:
             ends, self._sockets = self._sockets, set()
+            self._resets += 1
         for end in ends:
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
@@ -111,12 +113,14 @@ class TcpProxy:
                 client, _ = server.accept()
             except OSError:
                 return
+            resets = self._resets
+            if server is not self._server:  # refused by now
+                client.close()
+                return
             self.connections += 1
-            with self._lock:
-                self._sockets.add(client)  # from now on reset() means it too
-            self._start(self._connect, client)
+            self._start(self._connect, client, resets)
 
-    def _connect(self, client: socket.socket) -> None:
+    def _connect(self, client: socket.socket, resets: int) -> None:
         self._flowing.wait()
         host, port = self.target
         try:
@@ -133,15 +137,13 @@ class TcpProxy:
             if end.family != socket.AF_UNIX:
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as libpq has it
         with self._lock:
-            torn_down = client not in self._sockets
+            torn_down = resets != self._resets
             if not torn_down:
-                self._sockets.add(upstream)
+                self._sockets |= {client, upstream}
         if torn_down:
-            self._forget(client)
+            client.close()
             upstream.close()
             return
-        if self._closing:
-            self.reset()
         self._start(self._pump, client, upstream)
         self._start(self._pump, upstream, client)
 
