@@ -120,16 +120,16 @@ def about(record: Record) -> str:
     return textwrap.fill(text, 120)
 
 
-def trial(*records: Record) -> str:
-    """Return a warning if a run was a small one."""
-    scales = {record["about"]["scale"] for record in records} - {1}
-    if not scales:
-        return ""
-    text = (
-        f"**The figures on this page come from a trial run at {' and '.join(map(str, sorted(scales)))} of the sizes: "
-        "starts and ends of processes outweigh the work, so they say nothing about speed.**"
-    )
-    return f"{textwrap.fill(text, 120)}\n\n"
+def trial(bench: Record, scale: Record) -> str:
+    """Return a warning for each run that was a small one."""
+    small = {name: run["about"]["scale"] for name, run in (("bench", bench), ("bench-scale", scale))}
+    texts = [
+        f"**The figures of `make {name}` on this page come from a trial run at {size} of the sizes: starts and ends of "
+        "processes outweigh the work, so they say nothing about speed.**"
+        for name, size in small.items()
+        if size != 1
+    ]
+    return "".join(f"{textwrap.fill(text, 120)}\n\n" for text in texts)
 
 
 def page(bench: Record, scale: Record) -> str:
