@@ -4,7 +4,8 @@
         ...                                 # connect to 127.0.0.1, proxy.port
         proxy.pause()                       # half-open: both ends are connected, and nothing arrives any more
         proxy.resume()                      # what was held back arrives after all
-        proxy.delay(0.2)                    # each piece takes so long, in either direction
+        proxy.delay(0.2)                    # each piece arrives so much later, in either direction: a latency
+        proxy.throttle(0.1)                 # each piece takes so long, one after the other: a narrow line
         proxy.reset()                       # all connections are torn down; new ones are taken
         proxy.refuse(); proxy.accept()      # new connections are refused; taken again
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import socket
 import struct
 import threading
@@ -33,7 +35,7 @@ class TcpProxy:
         self.target = (host, target_port)
         self._flowing = threading.Event()
         self._flowing.set()
-        self._delay = 0.0
+        self._delay = self._each = 0.0
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -61,8 +63,12 @@ class TcpProxy:
         self._flowing.set()
 
     def delay(self, seconds: float) -> None:
-        """Let each piece take so long, in either direction; 0 for none."""
+        """Let each piece arrive so many seconds later, in either direction; 0 for none."""
         self._delay = seconds
+
+    def throttle(self, seconds: float) -> None:
+        """Let each piece take so long, one after the other, in either direction; 0 for none."""
+        self._each = seconds
 
     def reset(self) -> None:
         """Tear down all connections, as a firewall or a reboot does."""
@@ -131,7 +137,7 @@ class TcpProxy:
                 upstream = socket.create_connection(self.target, timeout=10)
                 upstream.settimeout(None)
         except OSError:
-            self._forget(client)
+            client.close()
             return
         for end in (client, upstream):
             if end.family != socket.AF_UNIX:
@@ -147,21 +153,16 @@ class TcpProxy:
         self._start(self._pump, client, upstream)
         self._start(self._pump, upstream, client)
 
-    def _forget(self, client: socket.socket) -> None:
-        with self._lock:
-            self._sockets.discard(client)
-        client.close()
-
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        """Pass on until either end is closed, then let the other know."""
+        """Pass on until either end is closed, then let the other know; each piece arrives so much later, on its own."""
+        under_way: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+        arriving = threading.Thread(target=self._arrive, args=(under_way, source, sink), name="tcp proxy", daemon=True)
+        arriving.start()
         with contextlib.suppress(OSError):
             while data := source.recv(PIECE):
-                if self._delay:
-                    time.sleep(self._delay)
-                self._flowing.wait()
-                if self._closing:
-                    break
-                sink.sendall(data)
+                under_way.put((time.monotonic() + self._delay, data))
+        under_way.put((0.0, b""))
+        arriving.join()
         self._flowing.wait()  # the end of a connection is news as well
         with self._lock:
             torn_down = source not in self._sockets
@@ -170,3 +171,19 @@ class TcpProxy:
             with contextlib.suppress(OSError):
                 sink.shutdown(socket.SHUT_WR)
         source.close()
+
+    def _arrive(
+        self, under_way: queue.SimpleQueue[tuple[float, bytes]], source: socket.socket, sink: socket.socket
+    ) -> None:
+        """Write what was read when it is due, up to an empty piece; where it cannot be written, read no more."""
+        try:
+            while True:
+                due, data = under_way.get()
+                time.sleep(max(self._each, due - time.monotonic()))
+                self._flowing.wait()
+                if not data or self._closing:
+                    return
+                sink.sendall(data)
+        except OSError:
+            with contextlib.suppress(OSError):
+                source.shutdown(socket.SHUT_RD)

@@ -63,7 +63,7 @@ def test_a_server_that_falls_silent_is_given_up_with_all_connections_to_it(patie
 
 def test_an_answer_that_takes_long_but_comes_is_waited_for(patient: Queue, proxy: TcpProxy) -> None:
     job = patient.add_job("task", "x" * 400_000)
-    proxy.delay(0.1)
+    proxy.throttle(0.1)
     began = time.monotonic()
     assert patient.job(job.id) == job
     assert time.monotonic() - began > 0.4

@@ -164,9 +164,10 @@ class JobContext:
     def complete(self, connection: object) -> None:
         """Delete the job in the caller's transaction: it is done when that commits, together with all it wrote.
 
-        connection: an open psycopg connection or cursor. What is not committed when the handler returns is rolled
-        back, and the job has failed. Raises JobNotHeld where the job is completed already or another worker has it;
-        the transaction is then not to be committed.
+        connection: an open psycopg connection or cursor, in a transaction unless a statement begins one. What is not
+        committed when the handler returns is rolled back, and the job has failed. Raises InvalidJobSpec for what is no
+        such connection, and JobNotHeld where the job is completed already or another worker has it; the transaction is
+        then not to be committed.
         """
         own = own_connection(connection)
         if own.autocommit and not is_pipelined(own) and own.info.transaction_status == TransactionStatus.IDLE:
@@ -184,7 +185,8 @@ class JobContext:
 
         The effects are then there exactly once, whatever happens to this process. The worker keeps up to as many
         connections for this as it has threads; of a ConnectionPool that was given it takes all but the five it needs
-        itself, and handlers wait for each other. Raises JobNotHeld as complete() does, and rolls back.
+        itself, and handlers wait for each other, for connect_timeout seconds at most (psycopg_pool.PoolTimeout).
+        Raises JobNotHeld as complete() does, and rolls back.
         """
         with self._database.connection() as connection, connection.transaction():
             try:

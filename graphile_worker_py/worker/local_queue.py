@@ -257,7 +257,11 @@ class LocalQueue(Service):
         self.settled(jobs if wait else [job for job in jobs if job.id in returned])
 
     def _wanted(self, coming: int = 0) -> int:
-        """Return how many to claim: none in advance where a thread takes longer than READY_SECONDS for a job."""
+        """Return how many to claim, `coming` being claimed but not ready yet: no more than will be begun soon.
+
+        The rate is what the whole crew could do by the time its handlers take, not what it has done: that would be held
+        down by claims that take long, and so keep them small.
+        """
         now = time.monotonic()
         with self._changed:
             rate = self._concurrency * self._settled / self._spent if self._settled else 0.0
@@ -366,7 +370,7 @@ class LocalQueue(Service):
         return taken
 
     def _doubt_after_an_outage(self) -> None:
-        """A server that took the place of another may not have heard of outcomes, so that jobs are locked again."""
+        """Look for strays if the database was away: a server in its place may not have heard of the last outcomes."""
         if self._outage.returns != self._returns:
             self._returns = self._outage.returns
             self._answer_lost = True

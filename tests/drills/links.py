@@ -16,10 +16,10 @@ from typing import Any
 
 import attrs
 import psycopg
+from tcp_proxy import TcpProxy
 
 from drills.catalogue import drill
 from drills.fleet import Program
-from drills.proxy import Proxy
 from drills.scene import Scene
 from drills.servers import Unavailable, as_account, free_port, from_debian, own_folder
 
@@ -151,7 +151,7 @@ def cut_120(scene: Scene) -> None:
 )
 def half_open(scene: Scene) -> None:
     scene.server.start()
-    with Proxy(scene.server.port) as proxy:
+    with TcpProxy("127.0.0.1", scene.server.port) as proxy:
         scene.start(queue={"listen": scene.server.conninfo(port=proxy.port)})
         before = proxy.connections
         with scene.fault("half-open") as fault:
@@ -198,10 +198,10 @@ def resetting_link(scene: Scene) -> None:
 
 
 @contextmanager
-def proxied(scene: Scene) -> Iterator[Proxy]:
+def proxied(scene: Scene) -> Iterator[TcpProxy]:
     """Start a fleet whose workers, and only they, reach the database through a proxy."""
     scene.server.start()
-    with Proxy(scene.server.port) as proxy:
+    with TcpProxy("127.0.0.1", scene.server.port) as proxy:
         scene.start(workers=0, producers=0, wait=False)
         for _ in range(2):
             scene.add_worker(database=scene.server.conninfo(port=proxy.port))

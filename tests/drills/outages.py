@@ -15,6 +15,7 @@ from drills.scene import DrillFailed, Scene
 
 RECONNECTED = 5.0  # seconds after the port accepts
 BACK = 10.0
+THERE_AGAIN = "reconnected ≤ 5 s after the port accepts, ≥ 95 % of the rate ≤ 10 s, no process ends"
 NEVER = 60.0  # seconds: stated for what did not come about
 
 
@@ -40,6 +41,11 @@ def outage(scene: Scene, *, rounds: int, how: signal.Signals) -> None:
         slowest = max(slowest, reconnections(scene, accepted[-1]))
         scene.watch(scene.lasting(5, 2.1))
     scene.watch(scene.lasting(5, 2))
+    there_again(scene, slowest, accepted)
+
+
+def there_again(scene: Scene, slowest: float, accepted: list[float]) -> None:
+    """State that all workers lived, and were at work soon after the port accepted connections, each of these times."""
     scene.exactly("workers that ended", sum(not worker.is_running for worker in scene.workers), 0)
     scene.settle()
     scene.at_most("longest until reconnected (s)", slowest, RECONNECTED)
@@ -49,7 +55,7 @@ def outage(scene: Scene, *, rounds: int, how: signal.Signals) -> None:
 @drill(
     "restart-fast",
     "PostgreSQL restarted (fast), 10 times",
-    "reconnected ≤ 5 s after the port accepts, ≥ 95 % of the rate ≤ 10 s, no process ends",
+    THERE_AGAIN,
 )
 def restart_fast(scene: Scene) -> None:
     outage(scene, rounds=10, how=signal.SIGINT)
@@ -58,7 +64,7 @@ def restart_fast(scene: Scene) -> None:
 @drill(
     "restart-immediate",
     "PostgreSQL restarted (immediate), 10 times",
-    "reconnected ≤ 5 s after the port accepts, ≥ 95 % of the rate ≤ 10 s, no process ends",
+    THERE_AGAIN,
 )
 def restart_immediate(scene: Scene) -> None:
     outage(scene, rounds=10, how=signal.SIGQUIT)
@@ -67,7 +73,7 @@ def restart_immediate(scene: Scene) -> None:
 @drill(
     "kill-postmaster",
     "`kill -9` of the postmaster, then started anew, 5 times",
-    "reconnected ≤ 5 s after the port accepts, ≥ 95 % of the rate ≤ 10 s, no process ends",
+    THERE_AGAIN,
 )
 def kill_postmaster(scene: Scene) -> None:
     outage(scene, rounds=5, how=signal.SIGKILL)
@@ -76,7 +82,7 @@ def kill_postmaster(scene: Scene) -> None:
 @drill(
     "kill-backend",
     "`kill -9` of a backend of ours, 5 times: PostgreSQL ends all sessions and recovers",
-    "reconnected ≤ 5 s after the port accepts, ≥ 95 % of the rate ≤ 10 s, no process ends",
+    THERE_AGAIN,
 )
 def kill_backend(scene: Scene) -> None:
     scene.start()
@@ -92,10 +98,7 @@ def kill_backend(scene: Scene) -> None:
         slowest = max(slowest, reconnections(scene, accepted[-1]))
         scene.watch(5)
     scene.watch(5)
-    scene.exactly("workers that ended", sum(not worker.is_running for worker in scene.workers), 0)
-    scene.settle()
-    scene.at_most("longest until reconnected (s)", slowest, RECONNECTED)
-    scene.at_most("longest until 95 % (s)", max(map(scene.recovery, accepted)), BACK)
+    there_again(scene, slowest, accepted)
 
 
 @drill(
