@@ -37,7 +37,7 @@ afterwards the record must show that
 - attempts are those the handlers failed and the faults spent, and `last_error` says why;
 - workers ended with the documented exit code, and left no lock, no session, no thread and no open file behind.
 
-The figures below are those of the last run, on {machine}.
+The figures below are those of each drill's last run at full length, on {machine}.
 
 """
 
@@ -84,8 +84,12 @@ def load(path: Path = RESULTS) -> tuple[list[Result], str]:
 def page(results: list[Result], machine: str) -> str:
     """Return the text of the page."""
     rows = ["| Drill | What is done | What has to come of it | Figures | |", "|---|---|---|---|---|"]
-    for result in results:
-        drill = DRILLS[result.name]
+    of_name = {result.name: result for result in results}
+    for drill in DRILLS.values():
+        result = of_name.get(drill.name)
+        if result is None:
+            rows.append(f"| {drill.name} | {drill.fault} | {drill.passes} | - | **not run** at full length yet |")
+            continue
         verdict = "passed" if result.passed else f"**failed**: {reason(result)}"
         figures = figures_of(result) or "-"
         rows.append(f"| {drill.name} | {drill.fault} | {drill.passes} | {figures} | {verdict} |")

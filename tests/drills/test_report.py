@@ -65,6 +65,11 @@ def test_results_take_the_place_of_older_ones_in_the_order_of_the_table(tmp_path
     assert report.load(path) == ([BROKEN, FINE], "another")
 
 
+def test_a_drill_that_was_not_run_is_told_on_the_page() -> None:
+    (line,) = [line for line in report.page([BROKEN], "m").splitlines() if line.startswith("| soak |")]
+    assert line.endswith("| - | **not run** at full length yet |")
+
+
 def test_a_drill_that_failed_is_told_on_the_page() -> None:
     rows = [
         line for line in report.page([BROKEN, FINE], "m").splitlines() if line.startswith(("| frozen", "| sigterm"))
