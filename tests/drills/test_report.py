@@ -72,7 +72,7 @@ def test_a_drill_that_was_not_run_is_told_on_the_page() -> None:
 
 def test_a_drill_that_failed_is_told_on_the_page() -> None:
     rows = [
-        line for line in report.page([BROKEN, FINE], "m").splitlines() if line.startswith(("| frozen", "| sigterm"))
+        line for line in report.page([BROKEN, FINE], "m").splitlines() if line.startswith(("| frozen |", "| sigterm |"))
     ]
     assert [row.rsplit("|", 2)[1].strip() for row in rows] == ["**failed**: job 5 is lost", "passed"]
 
