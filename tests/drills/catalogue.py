@@ -48,7 +48,7 @@ class Result:
 
 
 DRILLS: dict[str, Drill] = {}
-MODULES = ("killing", "stopping", "outages", "links", "strain", "failover", "oddities", "soak")
+MODULES = ("killing", "stopping", "outages", "links", "strain", "failover", "oddities", "cron", "soak")
 
 
 def load() -> None:

@@ -41,6 +41,7 @@ class Program:
         given: Mapping[str, object],
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        program: str = sys.executable,
     ) -> None:
         self.name = name
         self.started_at = time.time()
@@ -55,7 +56,7 @@ class Program:
         }
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*prefix, sys.executable, *arguments],
+                [*prefix, program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

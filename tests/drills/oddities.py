@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from pathlib import Path
 
 from drills.catalogue import drill
+from drills.faketime import clean_up_after, libfaketime
 from drills.killing import ENDLESS, FIRST_DELAY, QUICK, SLACK, longest_orphan
 from drills.scene import Scene
-from drills.servers import MEMORY, from_debian
 
 HOUR, DAY = 3600, 86_400  # seconds
-
-
-def libfaketime() -> Path:
-    """Return the library that lies to a process about the time, the system's or unpacked from Debian's archive."""
-    for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1"):
-        return path
-    (path,) = from_debian("libfaketime").rglob("libfaketime.so.1")
-    return path
 
 
 @drill(
@@ -52,9 +43,7 @@ def clock(scene: Scene) -> None:
     scene.add_worker(environment=lies)
     scene.watch(scene.lasting(15, 5))
     scene.settle()
-    for worker in scene.workers:
-        for name in ("faketime_shm", "sem.faketime_sem"):  # libfaketime leaves them where its process is killed
-            (MEMORY / f"{name}_{worker.pid}").unlink(missing_ok=True)
+    clean_up_after(scene.workers)
     jumped = {line[:10] for line in workers[1].log().splitlines() if re.match(r"\d{4}-\d\d-\d\d ", line)}
     scene.at_least("dates in the log of one worker", len(jumped), 3)
     scene.at_least("rate during, share of the usual", scene.share(fault.began, fault.ended), 0.95)
