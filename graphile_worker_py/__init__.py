@@ -33,9 +33,10 @@ from graphile_worker_py.events import (
 )
 from graphile_worker_py.executables import executable_tasks
 from graphile_worker_py.jobs import Job, JobInfo, JobSpec, Page, RunSummary, TaskStats
-from graphile_worker_py.queue import Queue, quick_add_job
+from graphile_worker_py.queue import Queue
+from graphile_worker_py.quick import quick_add_job
 from graphile_worker_py.tasks import AddJob, Task, Tasks
-from graphile_worker_py.worker.executor import JobContext
+from graphile_worker_py.worker.context import JobContext
 from graphile_worker_py.worker.pool import WorkerPool
 
 __all__ = [

@@ -64,7 +64,7 @@ def test_a_stack_within_our_own_functions_begins_with_the_handler(
     pools(1, stuck_after=0.05)
     eventually(lambda: bool(stuck))
     gate.set()
-    assert "_wait_for_helpers" in stuck[0].stack
+    assert "wait_for_helpers" in stuck[0].stack
 
 
 def test_short_jobs_one_after_the_other_are_not_one_long_job(queue: Queue, pools: Pools, stuck: list[JobStuck]) -> None:

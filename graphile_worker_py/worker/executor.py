@@ -8,241 +8,21 @@ from __future__ import annotations
 
 import contextvars
 import inspect
-import logging
 import os
-import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MappingView, Set
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator, Callable, Iterator, MappingView, Set
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import attrs
-import psycopg
-from psycopg.pq import TransactionStatus
-
-from graphile_worker_py._connections import is_pipelined, own_connection
-from graphile_worker_py._database import Connection, Database
-from graphile_worker_py.errors import (
-    BatchResultMismatch,
-    GraphileWorkerError,
-    InvalidHandler,
-    InvalidJobSpec,
-    JobNotHeld,
-)
-from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, Kind, Outcome
-from graphile_worker_py.queue import Queue
+from graphile_worker_py.errors import BatchResultMismatch, InvalidHandler
+from graphile_worker_py.jobs import Job, Kind, Outcome
 from graphile_worker_py.tasks import Task
-
-T = TypeVar("T")
-U = TypeVar("U")
+from graphile_worker_py.worker.context import JobContext
 
 OURS = str(Path(__file__).parents[1]) + os.sep
 LONGEST_ERROR = 16_000  # characters of last_error; the table is scanned on every claim and should stay small
-
-
-class Helpers:
-    """A bounded pool of threads that handlers may share work out to; its threads start on first use.
-
-    Work submitted from within the pool runs at once in the same thread: a helper that waited for another helper
-    could otherwise wait for ever once all are taken.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
-        self._here = threading.local()
-
-    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Run function(*args, **kwargs) in a helper thread, in a copy of the caller's context variables."""
-        call = contextvars.copy_context().run
-        if getattr(self._here, "helping", False):
-            return _call_now(call, function, *args, **kwargs)
-        with self._lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(self._size, "graphile-worker-py helper", self._mark)
-            return self._executor.submit(call, function, *args, **kwargs)
-
-    def close(self) -> None:
-        """Drop what has not begun and wait for what has."""
-        with self._lock:
-            executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=True, cancel_futures=True)
-
-    def _mark(self) -> None:
-        self._here.helping = True
-
-
-def _call_now(call: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
-    future: Future[T] = Future()
-    try:
-        future.set_result(call(*args, **kwargs))
-    except BaseException as error:
-        future.set_exception(error)
-    return future
-
-
-class JobContext:
-    """What a handler may ask for beside its payload.
-
-    `job`: the job, with its attempt counted. `queue`: the Queue it came from. `logger`: a logger whose records carry
-    job_id, task_identifier and attempts. `cancelled`: an event that is set when the worker wants its threads back.
-    """
-
-    def __init__(
-        self, job: Job, queue: Queue, *, cancelled: threading.Event, helpers: Helpers, database: Database
-    ) -> None:
-        self.job = job
-        self.queue = queue
-        self.cancelled = cancelled
-        self._helpers = helpers
-        self._helped: list[Future[Any]] = []
-        self._database = database  # with connections for handlers
-        self._decided = False  # by complete(): the job is done if that transaction was committed
-        self._deciding: tuple[Connection, str] | None = None  # where that was, and which, unless it is known to be over
-        self._pid = os.getpid()
-
-    @property
-    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """Return a logger named after the task."""
-        job = self.job
-        extra = {"job_id": job.id, "task_identifier": job.task_identifier, "attempts": job.attempts}
-        return logging.LoggerAdapter(logging.getLogger(f"graphile_worker_py.task.{job.task_identifier}"), extra)
-
-    def add_job(
-        self,
-        identifier: str,
-        payload: Any = None,
-        *,
-        queue_name: str | None = None,
-        run_at: datetime | timedelta | None = None,
-        priority: int | None = None,
-        max_attempts: int | None = None,
-        job_key: str | None = None,
-        job_key_mode: JobKeyMode | None = None,
-        flags: Iterable[str] | None = None,
-        connection: object = None,
-    ) -> Job:
-        """Add a job to the queue this one came from; see `Queue.add_job`."""
-        return self.queue.add_job(
-            identifier,
-            payload,
-            queue_name=queue_name,
-            run_at=run_at,
-            priority=priority,
-            max_attempts=max_attempts,
-            job_key=job_key,
-            job_key_mode=job_key_mode,
-            flags=flags,
-            connection=connection,
-        )
-
-    def add_jobs(
-        self,
-        specs: Iterable[JobSpec],
-        *,
-        job_key_preserve_run_at: bool = False,
-        connection: object = None,
-        on_progress: Callable[[int], object] | None = None,
-        return_jobs: bool = True,
-    ) -> list[Job]:
-        """Add many jobs to the queue this one came from; see `Queue.add_jobs`."""
-        return self.queue.add_jobs(
-            specs,
-            job_key_preserve_run_at=job_key_preserve_run_at,
-            connection=connection,
-            on_progress=on_progress,
-            return_jobs=return_jobs,
-        )
-
-    def complete(self, connection: object) -> None:
-        """Delete the job in the caller's transaction: it is done when that commits, together with all it wrote.
-
-        connection: an open psycopg connection or cursor, in a transaction unless a statement begins one. What is not
-        committed when the handler returns is rolled back, and the job has failed. Raises InvalidJobSpec for what is no
-        such connection, and JobNotHeld where the job is completed already or another worker has it; the transaction is
-        then not to be committed.
-        """
-        own = own_connection(connection)
-        if own.autocommit and not is_pipelined(own) and own.info.transaction_status == TransactionStatus.IDLE:
-            raise InvalidJobSpec("connection: is in autocommit, and no transaction is open on it; begin one")
-        job = self.job
-        claim = {"id": job.id, "holder": job.locked_by, "since": job.locked_at}
-        rows = self._database.run("complete_held_job", claim, connection=own)
-        if not rows:
-            raise JobNotHeld(f"job {job.id} is completed already, or another worker has it: commit nothing for it")
-        self._decided, self._deciding = True, (own, rows[0][0])
-
-    @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """Open a transaction on a connection of the worker's and yield it; at its end the job is completed in it.
-
-        The effects are then there exactly once, whatever happens to this process. The worker keeps up to as many
-        connections for this as it has threads; of a ConnectionPool that was given it takes all but the five it needs
-        itself, and handlers wait for each other, for connect_timeout seconds at most (psycopg_pool.PoolTimeout).
-        Raises JobNotHeld as complete() does, and rolls back.
-        """
-        with self._database.connection() as connection, connection.transaction():
-            try:
-                yield connection
-            except psycopg.Rollback as error:  # psycopg would roll back, and go on as if all were well
-                raise GraphileWorkerError("the handler rolled back the transaction that completes the job") from error
-            self.complete(connection)
-        self._deciding = None
-
-    def _left_to_the_row(self, outcome: Outcome) -> Outcome:
-        """Return the outcome of a handler that has called complete(): its row tells, once no transaction is open."""
-        if not self._decided or self._is_in_a_child():
-            return outcome
-        error = outcome.error or "the handler completed the job in a transaction that was not committed"
-        if self._deciding is not None and self._is_open(*self._deciding):
-            connection, _ = self._deciding
-            error = outcome.error or "the handler returned before it committed the transaction that completes the job"
-            try:
-                connection.rollback()
-            except Exception:  # it is in use by a thread of the handler's, or broken
-                connection.close()
-        return attrs.evolve(outcome, kind=Kind.DECIDED, error=error)
-
-    def _is_open(self, connection: Connection, transaction: str) -> bool:
-        """Say whether this very transaction still goes on; given back to a pool, the connection may be in another's."""
-        if connection.closed or connection.info.transaction_status == TransactionStatus.IDLE:
-            return False
-        try:
-            return bool(self._database.run("transaction_status", {"transaction": transaction})[0][0] == "in progress")
-        except Exception as error:  # rather wait for it to end than undo what somebody else does
-            self.logger.warning("whether the transaction that completes the job was committed is not known: %s", error)
-            return False
-
-    def _is_in_a_child(self) -> bool:
-        """Say whether this is a process that the handler forked: its connections and threads are its parent's."""
-        return os.getpid() != self._pid
-
-    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Run function(*args, **kwargs) on the pool's helper threads and return its future.
-
-        The job waits for it, whether the handler returns the future or not; only a returned one decides the outcome.
-        """
-        future = self._helpers.submit(function, *args, **kwargs)
-        self._helped.append(future)
-        return future
-
-    def _wait_for_helpers(self) -> None:
-        """Wait until all that was submitted has ended; the worker does so when the handler has returned."""
-        while pending := [future for future in self._helped if not future.done()]:
-            if self._is_in_a_child():
-                return
-            wait_for(pending)
-
-    def map(self, function: Callable[[U], T], items: Iterable[U]) -> list[Future[T]]:
-        """Run function on every item on the helper threads: `return ctx.map(deliver, payload)` settles a batch."""
-        return [self.submit(function, item) for item in items]
 
 
 class _PartialFailure(Exception):
@@ -273,7 +53,7 @@ def execute(task: Task[Any, Any], job: Job, context: Callable[[Job], JobContext]
         outcome = Outcome(job, Kind.FAILED, time.perf_counter() - began, partial.text, partial.first, partial.kept)
     except BaseException as error:
         outcome = Outcome(job, Kind.FAILED, time.perf_counter() - began, describe(error), error)
-    return outcome if made is None else made._left_to_the_row(outcome)
+    return outcome if made is None else made.left_to_the_row(outcome)
 
 
 def _called(task: Task[Any, Any], payload: object, context: JobContext | None) -> object:
@@ -283,7 +63,7 @@ def _called(task: Task[Any, Any], payload: object, context: JobContext | None) -
     try:
         return contextvars.Context().run(task.handler, payload, context)
     finally:
-        context._wait_for_helpers()
+        context.wait_for_helpers()
 
 
 def _settle(items: int | None, result: object) -> None:

@@ -34,8 +34,9 @@ from graphile_worker_py.events import JobCompleted, JobFailed, JobStarted, PoolS
 from graphile_worker_py.jobs import Job, Outcome, RunSummary, check_flags, check_integer, check_seconds
 from graphile_worker_py.queue import FlagSource, Queue
 from graphile_worker_py.worker.completer import Completer
+from graphile_worker_py.worker.context import Helpers, JobContext
 from graphile_worker_py.worker.crew import Crew
-from graphile_worker_py.worker.executor import Helpers, JobContext, execute
+from graphile_worker_py.worker.executor import execute
 from graphile_worker_py.worker.heartbeat import Heart, Sweeper
 from graphile_worker_py.worker.listener import Listener
 from graphile_worker_py.worker.local_queue import LocalQueue
