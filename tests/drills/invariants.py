@@ -2,7 +2,8 @@
 
 A fault says whom it hit and what it excuses: that what was in flight is done again (`repeats`), that an attempt is
 spent without a handler's failure (`charges`), that the database lost what was committed (`loses`). Nothing else is
-excused. A worker that was silent (stopped, or cut off) for as long as its pool may be, has lost its jobs by right.
+excused. A worker that was silent (stopped, or cut off) for as long as its pool may be, has lost its jobs by right; and a
+thread that had taken a job when its process was stopped, but not called the handler yet, does so when that goes on.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import attrs
 from drills.ledger import Add, Attempt, Loss
 
 IN_FLIGHT = 1.0  # seconds from the effect of an attempt until its outcome is written, at most
+PRELUDE = 0.1  # seconds from the note that a process is stopped until it is, at most
 LAST_BREATH = 1.0  # seconds from the release of its jobs to the end of a process that leaves handlers behind
 SHOWN = 5  # violations of one kind that are told
 
@@ -81,9 +83,18 @@ class Record:
             return False
         if life.released and life.ended - second.began <= LAST_BREATH:
             return False
-        if any(first.began < since and second.began > since + self.silence for since, _ in life.silences):
+        if any(first.began < since + PRELUDE and second.began > since + self.silence for since, _ in life.silences):
+            return False
+        if self.taken_before(second, first):
             return False
         return not any(fault.loses and fault.covers(first) for fault in self.faults)
+
+    def taken_before(self, second: Attempt, first: Attempt) -> bool:
+        """Say whether an attempt that began later was taken earlier, and held up by a fault that hit its worker."""
+        return second.number < first.number and any(
+            fault.repeats and fault.hit(second.worker) and fault.began <= second.began <= fault.ended + IN_FLIGHT
+            for fault in self.faults
+        )
 
 
 def violations(record: Record) -> list[str]:
@@ -192,7 +203,7 @@ def repeated(record: Record) -> Iterator[str]:
     """What was done is done again only where its outcome was in flight at a fault that hit its holder."""
     excuses = [fault for fault in record.faults if fault.repeats or fault.loses]
     for first, second in repeats(record):
-        if not any(fault.covers(first) for fault in excuses):
+        if not any(fault.covers(first) for fault in excuses) and not record.taken_before(second, first):
             yield (
                 f"job {first.n} was done by {first.worker} at {first.ended or 0:.3f} "
                 f"and begun again on {second.worker} at {second.began:.3f}, with no fault in between"

@@ -24,7 +24,7 @@ from drills.scene import Scene
 from drills.servers import Unavailable, as_account, free_port, from_debian, own_folder
 
 NOTICED = 30.0  # seconds
-TROUBLE = re.compile(r"WARNING graphile_worker_py\._service|ERROR graphile_worker_py")
+TROUBLE = re.compile(r"WARNING graphile_worker_py\._(outage|service)|ERROR graphile_worker_py")
 NEVER = 600.0  # seconds: stated for what did not come about
 TIMEOUTS = {
     "tcp_keepalives_idle": "5",

@@ -37,6 +37,7 @@ def fine() -> Record:
             Add(n=9),
             Add(n=10, queue="q"),
             Add(n=11),
+            Add(n=12),
         ],
         attempts=[
             done(1, 1.0),
@@ -51,6 +52,8 @@ def fine() -> Record:
             done(11, 73.0, number=2, last_error=VANISHED),
             done(10, 19.5, 121.0, worker="silent"),
             done(10, 85.0, 130.0, number=2, last_error=VANISHED),
+            done(12, 90.0, number=2, last_error=VANISHED),
+            done(12, 120.1, worker="silent"),  # taken before the silence, the handler called after it
         ],
         losses=[Loss(n=10, worker="silent", at=121.1)],
         faults=[
@@ -131,6 +134,14 @@ def repeat_what_began_after_the_fault(record: Record) -> None:
     change(record, lambda a: a.n == 11 and a.number == 1, began=10.1, ended=10.2)
 
 
+def repeat_what_was_claimed_after_the_silence(record: Record) -> None:
+    change(record, lambda a: a.n == 12 and a.number == 1, number=3, last_error=VANISHED)
+
+
+def repeat_long_after_the_silence(record: Record) -> None:
+    change(record, lambda a: a.n == 12 and a.number == 1, began=121.5, ended=121.6)
+
+
 def overlap_in_a_queue(record: Record) -> None:
     change(record, lambda a: a.n == 3, began=1.01)
 
@@ -193,6 +204,8 @@ def change(record: Record, which: Callable[[Attempt], bool], **values: object) -
         (repeat_on_a_fault_that_hit_another, "job 1 was done by"),
         (repeat_what_was_done_long_before_the_fault, "job 11 was done by"),
         (repeat_what_began_after_the_fault, "job 11 was done by"),
+        (repeat_what_was_claimed_after_the_silence, "job 12 was done by"),
+        (repeat_long_after_the_silence, "job 12 was done by"),
         (overlap_in_a_queue, "queue 'q': job 3 began"),
         (overlap_in_a_queue_with_the_one_before_the_last, "queue 'q': job 10 began"),
         (overtake_in_a_queue, "queue 'q': job 2 began after 3"),
