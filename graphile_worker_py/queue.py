@@ -19,6 +19,7 @@ from psycopg_pool import ConnectionPool
 from graphile_worker_py import migrate as migrations
 from graphile_worker_py._adding import add_all, add_one, listed, moment
 from graphile_worker_py._database import DEFAULT_SCHEMA, Database, all_or_nothing
+from graphile_worker_py._together import Together
 from graphile_worker_py.cron.crontab import CronItem
 from graphile_worker_py.cron.known import KnownItems
 from graphile_worker_py.errors import InvalidJobSpec
@@ -96,6 +97,7 @@ class Queue:
         self.events = Events()
         schema = schema if schema is not None else os.environ.get("GRAPHILE_WORKER_SCHEMA") or DEFAULT_SCHEMA
         self.database = self._connected_to(database, schema, listen)
+        self._together = Together(self.database)
 
     def __enter__(self) -> Queue:
         return self
@@ -133,6 +135,7 @@ class Queue:
             listen = self.database.listen_on
         self.database.close()
         self.database = self._connected_to(database, self.schema if schema is None else schema, listen)
+        self._together = Together(self.database)
 
     def close(self) -> None:
         """Close the pool, unless it was given; the next use opens a new one."""
@@ -180,8 +183,11 @@ class Queue:
             flags=flags,
         )
         check_job_key_mode(job_key_mode, job_key)
+        spec = self._with_defaults(spec)
+        if connection is None and job_key is None:
+            return self._together.add(spec)
         with self.database.connection(connection) as conn:
-            return add_one(self.database, conn, self._with_defaults(spec), job_key_mode=job_key_mode)
+            return add_one(self.database, conn, spec, job_key_mode=job_key_mode)
 
     def add_jobs(
         self,

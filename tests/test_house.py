@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("worker.heartbeat", "worker.pace", "worker.watch"),
     ("queue",),
     ("cron.known",),
-    ("migrate", "cron.schedule"),
+    ("migrate", "cron.schedule", "_together"),
     ("_adding", "executables"),
     ("_database", "_service", "tasks", "events", "embedded"),
     ("cron.crontab",),

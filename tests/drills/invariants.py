@@ -2,8 +2,8 @@
 
 A fault says whom it hit and what it excuses: that what was in flight is done again (`repeats`), that an attempt is
 spent without a handler's failure (`charges`), that the database lost what was committed (`loses`). Nothing else is
-excused. A worker that was silent (stopped, or cut off) for as long as its pool may be, has lost its jobs by right; and a
-thread that had taken a job when its process was stopped, but not called the handler yet, does so when that goes on.
+excused. A worker that was silent (stopped, or cut off) for as long as its pool may be, has lost its jobs by right; and
+a thread that had taken a job when its process was stopped, but not called the handler yet, does so when it goes on.
 """
 
 from __future__ import annotations
