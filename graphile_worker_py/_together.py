@@ -51,12 +51,16 @@ class Together:
         if self._pid != os.getpid():  # the lock may be held by a thread that this process does not have
             self._begin()
         call = _Call(spec)
-        with self._lock:
-            self._waiting.append(call)
-            waits, self._taken = self._taken, True
-        calls = self._waited(call) if waits else self._take(call)
-        if calls:
-            self._add_for(calls)
+        mine: list[_Call] = []  # what this thread is to add
+        try:
+            self._wait_for_a_turn(call)
+            self._take(call, mine)
+            if mine:
+                self._add_for(mine)
+            while not call.over and not mine:
+                call.news.get()
+        finally:
+            self._end(call, mine)
         if call.error is not None:
             raise call.error
         return call.job or self._add_alone(spec)
@@ -76,43 +80,43 @@ class Together:
             self._known.add(spec.identifier)
         return job
 
-    def _waited(self, call: _Call) -> list[_Call]:
-        """Wait until the job is added, or until this thread is to add, be it for want of patience; return what then."""
-        try:
+    def _wait_for_a_turn(self, call: _Call) -> None:
+        """Wait until the job is added or this thread is to add, but no longer than its patience lasts."""
+        with self._lock:
+            self._waiting.append(call)
+            waits, self._taken = self._taken, True
+        if waits:
             with suppress(queue.Empty):
                 call.news.get(timeout=PATIENCE)
-            calls = self._take(call)
-            while not calls and not call.over:
-                call.news.get()
-        except BaseException:  # an interrupt: what nobody has begun to add is not to be added
-            with self._lock, suppress(ValueError):
-                self._waiting.remove(call)
-            raise
-        return calls
 
-    def _take(self, call: _Call) -> list[_Call]:
-        """Return this call and others that wait, which are then this thread's to add; [] if it is another's."""
+    def _take(self, call: _Call, mine: list[_Call]) -> None:
+        """Take this call and others that wait, unless another thread has taken it."""
         with self._lock:
-            if call not in self._waiting:
-                return []
-            self._waiting.remove(call)
-            return [call, *(self._waiting.popleft() for _ in range(min(MOST - 1, len(self._waiting))))]
+            if call in self._waiting:
+                self._waiting.remove(call)
+                mine.append(call)
+                while self._waiting and len(mine) < MOST:
+                    mine.append(self._waiting[0])
+                    self._waiting.popleft()
 
     def _add_for(self, calls: list[_Call]) -> None:
-        """Add what was taken; a call that is then over, with neither a job nor an error, is to try alone."""
-        try:
-            if len(calls) > 1:
-                self._add_all(calls)
-            else:
-                calls[0].job = self._add_alone(calls[0].spec)
-        finally:
-            with self._lock:
+        if len(calls) > 1:
+            self._add_all(calls)
+        else:
+            calls[0].job = self._add_alone(calls[0].spec)
+
+    def _end(self, call: _Call, mine: list[_Call]) -> None:
+        """Wake those this thread has added for, and the next; a call with neither a job nor an error tries alone."""
+        with self._lock:
+            with suppress(ValueError):  # it was interrupted: what nobody has begun to add is not to be added
+                self._waiting.remove(call)
+            if mine:
                 self._taken = bool(self._waiting)
                 if self._taken:
                     self._waiting[0].news.put("your turn")
-            for call in calls:
-                call.over = True
-                call.news.put("over")
+        for one in mine:
+            one.over = True
+            one.news.put("over")
 
     def _add_all(self, calls: list[_Call]) -> None:
         specs = [call.spec for call in calls]
