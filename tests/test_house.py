@@ -20,13 +20,14 @@ PACKAGE = ROOT / "graphile_worker_py"
 # From the roof down. A module imports only from floors below its own; "" is the package itself (its __init__.py).
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
-    ("cli",),
+    ("cli", "testing"),
     ("cli.add", "cli.crontab", "cli.demo", "cli.migrate", "cli.run"),
     ("cli._supervisor",),
     ("cli._options",),
     ("",),
     ("worker.pool",),
     ("worker", "quick"),
+    ("worker.inline",),
     ("worker.crew", "worker.listener", "cron.scheduler"),
     ("worker.local_queue", "worker.completer", "worker.executor"),
     ("worker.claims", "worker.context"),
@@ -34,13 +35,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("queue",),
     ("cron.known",),
     ("migrate", "cron.schedule", "_together"),
-    ("_adding", "executables"),
+    ("_adding", "_one_connection", "executables"),
     ("_database", "_service", "tasks", "events", "embedded"),
     ("cron.crontab",),
     ("cron.pattern",),
     ("cron", "_connections"),
     ("jobs", "_conninfo", "_embedded_guard", "_outage", "_watched"),
-    ("_payload", "_processes"),
+    ("_payload", "_payload_differences", "_processes"),
     ("errors", "_version"),
 )
 

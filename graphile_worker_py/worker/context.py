@@ -34,7 +34,7 @@ class Helpers:
     """A bounded pool of threads that handlers may share work out to; its threads start on first use.
 
     Work submitted from within the pool runs at once in the same thread: a helper that waited for another helper
-    could otherwise wait for ever once all are taken.
+    could otherwise wait for ever once all are taken. So does all work where the size is 0.
     """
 
     def __init__(self, size: int) -> None:
@@ -46,7 +46,7 @@ class Helpers:
     def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Run function(*args, **kwargs) in a helper thread, in a copy of the caller's context variables."""
         call = contextvars.copy_context().run
-        if getattr(self._here, "helping", False):
+        if not self._size or getattr(self._here, "helping", False):
             return _call_now(call, function, *args, **kwargs)
         with self._lock:
             if self._executor is None:

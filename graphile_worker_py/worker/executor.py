@@ -14,6 +14,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, MappingView, Set
 from concurrent.futures import Future
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from graphile_worker_py.errors import BatchResultMismatch, InvalidHandler
@@ -118,15 +119,21 @@ def _joined(errors: dict[int, BaseException], items: int) -> str:
 def describe(error: BaseException, *, longest: int = LONGEST_ERROR) -> str:
     """Put an exception into words for last_error: its message, then its traceback, at most `longest` characters."""
     try:
-        own = error.__traceback__
-        while own is not None and own.tb_frame.f_code.co_filename.startswith(OURS):
-            own = own.tb_next  # our own frames say nothing about the handler
+        own = own_frames(error)
         message = "".join(traceback.format_exception_only(type(error), error)).strip()
         lines = "".join(traceback.format_exception(type(error), error, own))
         text = f"{shorten(message, longest // 2)}\n\n{lines}" if own is not None else message
     except BaseException:  # an exception whose own methods raise
         text = f"{type(error).__name__} (it could not be put into words)"
     return shorten(text, longest)
+
+
+def own_frames(error: BaseException) -> TracebackType | None:
+    """Return the traceback of what a handler raised, without our frames, which say nothing about it."""
+    own = error.__traceback__
+    while own is not None and own.tb_frame.f_code.co_filename.startswith(OURS):
+        own = own.tb_next
+    return own
 
 
 def shorten(text: str, longest: int = LONGEST_ERROR) -> str:

@@ -1,0 +1,59 @@
+"""OneConnection: a Database that is one connection, the caller's; whatever is run becomes part of its transaction.
+
+It takes the place of a queue's Database while a test has the queue in a transaction of its own. It is a subclass,
+because everything that runs statements takes a Database, and only where they run is different.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from graphile_worker_py._connections import own_connection
+from graphile_worker_py._database import Connection, Database, Row, all_or_nothing
+from graphile_worker_py.errors import NotSupported
+
+
+class OneConnection(Database):
+    """Run every statement on `given`, an open psycopg connection or cursor, which is never committed or closed.
+
+    Each is in a savepoint, so that one that fails leaves the transaction usable. Where no transaction is open and the
+    connection is in autocommit, each is a transaction.
+    """
+
+    def __init__(self, given: object, *, schema: str) -> None:
+        super().__init__(None, schema=schema, listen=False)
+        self.given = own_connection(given)
+
+    @contextmanager
+    def connection(self, given: object = None) -> Iterator[Connection]:
+        """Lend the one connection, in a savepoint; another one that is given is left as it is, as ever."""
+        if given is not None:
+            yield own_connection(given)
+            return
+        with all_or_nothing(self.given):
+            yield self.given
+
+    def begin_by_index(self, name: str, params: Mapping[str, Any]) -> Callable[[], list[Row]]:
+        """Run sql/<name>.sql with the plans that PostgreSQL chooses: settings would last as long as the transaction."""
+        rows = self.run(name, params)
+        return lambda: rows
+
+    def another(self, *, max_size: int) -> NoReturn:
+        """Refuse, as connect() and pool() do."""
+        self._refuse()
+
+    def connect(self) -> NoReturn:
+        """Refuse: what is on another connection does not see this transaction."""
+        self._refuse()
+
+    def pool(self) -> NoReturn:
+        """Refuse, as connect() does."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise NotSupported(
+            "this queue is on the one connection of a test, inside its transaction: a worker pool, a migration and "
+            "whatever else needs a connection of its own cannot be had there; call drain() to run jobs"
+        )

@@ -1,0 +1,2 @@
+-- Drops the schema with all that is in it.
+drop schema if exists {schema} cascade

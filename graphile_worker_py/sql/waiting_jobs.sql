@@ -1,0 +1,8 @@
+-- The jobs of one task that wait to be run, now or later, the oldest first, with their payloads.
+select t.identifier, q.queue_name,
+    {job}
+from {schema}._private_jobs as j
+join {schema}._private_tasks as t on t.id = j.task_id
+left join {schema}._private_job_queues as q on q.id = j.job_queue_id
+where j.is_available and t.identifier = %(task)s::text
+order by j.id
