@@ -155,9 +155,7 @@ def postgres() -> Iterator[str]:
         try:
             server = stack.enter_context(EmbeddedPostgres())
         except NotSupported as error:
-            raise NotSupported(
-                f"tests of jobs need a PostgreSQL: set DATABASE_URL to one. Without it, {error}"
-            ) from error
+            raise NotSupported(f"tests need a PostgreSQL: set DATABASE_URL to one. Without it, {error}") from error
         yield server.url
 
 
@@ -254,8 +252,9 @@ def _wanted(payload: Any, fields: Mapping[str, Any]) -> Any:
 
 def _unlike(wanted: Any, task: AnyTask, compared: list[tuple[Job, list[str]]]) -> str:
     nearest = sorted(compared, key=lambda pair: len(pair[1]))[:MOST_SHOWN]
-    waiting = f"none of the {len(compared)} waiting jobs" if len(compared) > 1 else "the waiting job"
-    lines = [f"{waiting} of {_identifier(task)!r} fits {shown(wanted)}"]
+    name, asked, count = repr(_identifier(task)), shown(wanted), len(compared)
+    many = f"none of the {count} waiting jobs of {name} fits {asked}"
+    lines = [many if count > 1 else f"the waiting job of {name} does not fit {asked}"]
     for job, different in nearest:
         lines += ["", f"job {job.id}:", *(f"    {line}" for line in different)]
     if len(compared) > len(nearest):

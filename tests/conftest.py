@@ -82,6 +82,12 @@ def migrated_url(migrated_database: psycopg.Connection) -> str:
 
 
 @pytest.fixture
+def graphile_worker_database(database_url: str) -> str:
+    """Tell our own plugin where the tests of the examples have their jobs."""
+    return database_url
+
+
+@pytest.fixture
 def queue(migrated_url: str) -> Iterator[Queue]:
     """Return a queue on a migrated database of this test's own."""
     with Queue(migrated_url) as queue:

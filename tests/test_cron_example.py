@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from types import ModuleType
@@ -13,25 +14,31 @@ import pytest
 from command_line import ROOT, graphile
 from hand_clock import Hand
 
+from graphile_worker_py import Queue
 from graphile_worker_py.cron.crontab import read_crontab
 from graphile_worker_py.cron.scheduler import Scheduler
+from graphile_worker_py.testing import Drain
 
 FOLDER = ROOT / "examples" / "reports"
 MONDAY = datetime(2024, 7, 8, tzinfo=timezone.utc)
 
 
 @pytest.fixture
-def app(migrated_url: str) -> Iterator[ModuleType]:
+def app() -> Iterator[ModuleType]:
     spec = importlib.util.spec_from_file_location("reports_app", FOLDER / "app.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    module.queue.point_at(migrated_url)
     yield module
-    module.queue.close()
     del sys.modules[spec.name]
+
+
+@pytest.fixture
+def graphile_worker_queue(app: ModuleType) -> Queue:
+    queue: Queue = app.queue
+    return queue
 
 
 def test_its_crontab_is_in_order_and_says_what_is_due() -> None:
@@ -49,21 +56,22 @@ def test_its_crontab_is_in_order_and_says_what_is_due() -> None:
     assert all(" 09:00 Europe/Paris = Mon " in line for line in lines[4:6])
 
 
-def test_a_day_of_it(app: ModuleType, db: psycopg.Connection) -> None:
-    db.execute((FOLDER / "tables.sql").read_bytes())
-    db.execute("insert into orders values (%s, 7), (%s, 8)", [MONDAY, MONDAY + timedelta(hours=5)])
-    clock = Hand(MONDAY)
-    items = [*read_crontab(FOLDER / "crontab"), *app.queue.tasks.cron_items()]
-    cron = Scheduler(app.queue, lambda: items, clock=clock)
-    cron.step()
-    while clock.moment < MONDAY + timedelta(days=1):
-        clock.move(minutes=10)
+def test_a_day_of_it(app: ModuleType, drain: Drain, graphile_worker: Queue, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as db:
+        db.execute((FOLDER / "tables.sql").read_bytes())
+        db.execute("insert into orders values (%s, 7), (%s, 8)", [MONDAY, MONDAY + timedelta(hours=5)])
+        clock = Hand(MONDAY)
+        items = [*read_crontab(FOLDER / "crontab"), *app.queue.tasks.cron_items()]
+        cron = Scheduler(app.queue, lambda: items, clock=clock)
         cron.step()
-    assert app.queue.run_once().failed == 0
-    rows = db.execute("select period, at, orders from reports order by at").fetchall()
-    assert rows == [
-        ("day", MONDAY + timedelta(hours=4), 1),
-        ("week", MONDAY + timedelta(hours=7), 2),
-    ]
-    assert db.execute("select count(*), max(orders) from counts").fetchall() == [(145, 2)]
-    assert not app.queue.jobs()
+        while clock.moment < MONDAY + timedelta(days=1):
+            clock.move(minutes=10)
+            cron.step()
+        assert Counter(drain().tasks) == {"count_orders": 145, "report": 2}
+        rows = db.execute("select period, at, orders from reports order by at").fetchall()
+        assert rows == [
+            ("day", MONDAY + timedelta(hours=4), 1),
+            ("week", MONDAY + timedelta(hours=7), 2),
+        ]
+        assert db.execute("select count(*), max(orders) from counts").fetchall() == [(145, 2)]
+    assert not graphile_worker.jobs()

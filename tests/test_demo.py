@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -18,9 +18,9 @@ from typing import Any
 import psycopg
 import pytest
 from command_line import COMMAND, DEADLINE, ROOT, assert_error, environment, graphile, in_process
-from plain_sql import eventually
 
-from graphile_worker_py import Job, JobFailed, Queue, WorkerPool
+from graphile_worker_py import Job, JobFailed, Queue
+from graphile_worker_py.testing import AssertEnqueued, Drain, Enqueued
 
 FOLDER = ROOT / "examples" / "notifications"
 MODULES = ("demo", "app", "mail_server", "reckoning", "story")
@@ -205,15 +205,21 @@ def test_the_books_are_checked(example: SimpleNamespace, wrong: str) -> None:
 
 
 @pytest.fixture
-def app(example: SimpleNamespace, migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Return the application, on a database of this test's own, in a hurry."""
+def graphile_worker_queue(example: SimpleNamespace) -> Queue:
+    queue: Queue = example.app.queue
+    return queue
+
+
+@pytest.fixture
+def app(example: SimpleNamespace, graphile_worker: Queue, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the application, in a schema of this test's own, in a hurry."""
     monkeypatch.setattr(example.app, "gather_for", timedelta(0))
-    example.app.queue.point_at(migrated_url)
-    yield example.app
-    example.app.queue.close()
+    return example.app
 
 
-def test_a_digest_that_lost_its_key_still_delivers_what_was_refused(example: SimpleNamespace, app: Any) -> None:
+def test_a_digest_that_lost_its_key_still_delivers_what_was_refused(
+    example: SimpleNamespace, app: Any, drain: Drain
+) -> None:
     """A message arrives in the very moment in which one of the digest under way is refused: both are delivered."""
     one, two, late = [message for message in example.demo.read_messages() if message["to"] == "gus@example.org"][:3]
     stored: list[Job | None] = []
@@ -229,12 +235,31 @@ def test_a_digest_that_lost_its_key_still_delivers_what_was_refused(example: Sim
     app.queue.events.subscribe(JobFailed, lambda event: stored.append(app.queue.job(event.job.id)))
     app.notify(one)
     app.notify(two)
-    with example.mail_server.running(server) as app.smtp_server, WorkerPool(app.queue, poll_interval=0.05):
-        eventually(lambda: not len(app.queue.jobs()))
+    with example.mail_server.running(server) as app.smtp_server:
+        assert len(drain(within=timedelta(minutes=1), raise_errors=False).failed) == 1
+    assert not app.queue.jobs()
     assert example.reckoning.compare([one, two, late], server.mails).problems() == []
     (again,) = stored
     assert again is not None
     assert (again.key, again.attempts, len(again.payload)) == (None, 1, 1)
+
+
+def test_each_way_to_send_a_mail_adds_what_it_says(
+    app: Any, example: SimpleNamespace, enqueued: Enqueued, assert_enqueued: AssertEnqueued
+) -> None:
+    demo, now = example.demo, datetime.now(timezone.utc)
+    app.remind(demo.REMINDER, timedelta(hours=2))
+    assert assert_enqueued("send_mail", demo.REMINDER).run_at > now + timedelta(hours=1)
+    for chapter in demo.CHAPTERS:
+        app.publish(chapter)
+    chapters = [job for job in enqueued(app.send_mail) if job.queue_name == "story"]
+    assert [job.payload for job in chapters] == demo.CHAPTERS
+    for draft in demo.DRAFTS:
+        app.announce(draft)
+    (announcement,) = enqueued("send_mail", subject="News")
+    assert (announcement.payload, announcement.key) == (demo.DRAFTS[-1], f"announcement:{demo.DRAFTS[-1]['id']}")
+    app.invite(demo.INVITATION)
+    assert assert_enqueued("send_mail", demo.INVITATION).max_attempts == 1
 
 
 def test_the_mailbox_is_fit_for_mailing(example: SimpleNamespace) -> None:

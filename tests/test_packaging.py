@@ -95,7 +95,7 @@ def test_the_version_is_said_once(environment: Path, tmp_path: Path) -> None:
 def test_the_wheel_holds_what_the_package_reads_and_nothing_else(archives: dict[str, Path]) -> None:
     with zipfile.ZipFile(archives["wheel"]) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    expected = set()
+    expected = {"pytest_graphile_worker_py.py"}
     for source, inside in {
         "graphile_worker_py": "graphile_worker_py",
         "migrations": "graphile_worker_py/migrations",
@@ -115,6 +115,7 @@ def test_the_source_archive_holds_the_tests_the_documents_and_the_examples(archi
         files = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.*") if path.is_file()}
         assert {file for file in files if "__pycache__" not in file} <= names
     assert {"LICENSE", "README.md", "CHANGELOG.md", "Makefile", ".ci/run", "pyproject.toml"} <= names
+    assert "pytest_graphile_worker_py.py" in names
     assert not any(part in name for name in names for part in (".venv", "__pycache__", ".git/"))
 
 
