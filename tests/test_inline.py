@@ -17,8 +17,10 @@ from graphile_worker_py import (
     GraphileWorkerError,
     JobCompleted,
     JobContext,
+    JobFailed,
     JobLost,
     JobSpec,
+    JobStarted,
     NotSupported,
     Queue,
     UnknownTask,
@@ -88,11 +90,9 @@ def test_what_time_would_bring_is_run_in_its_order(queue: Queue) -> None:
 
     queue.add_job("flaky", "hour", run_at=timedelta(hours=1), priority=-5)
     queue.add_job("flaky", "now", max_attempts=3)
-    drain(queue, within=timedelta(minutes=59), raise_errors=False)
-    assert ran == [("now", 1), ("now", 2), ("now", 3)]
-    failed = drain(queue, within=timedelta(seconds=3605), raise_errors=False).failed
-    assert ran[3:] == [("hour", 1), ("hour", 2)]
-    assert [(event.final, str(event.exception)) for event in failed] == [(False, "away")] * 2
+    drain(queue, within=timedelta(seconds=3605), raise_errors=False)
+    assert ran == [("now", 1), ("now", 2), ("now", 3), ("hour", 1), ("hour", 2)]
+    assert [info.state for info in queue.jobs()] == ["retrying", "failed"]
 
 
 def test_a_failure_is_recorded_and_raised_as_it_was(queue: Queue) -> None:
@@ -172,9 +172,12 @@ def test_a_named_queue_is_held_and_freed(queue: Queue, db: psycopg.Connection) -
     assert db.execute(
         "select count(*) from graphile_worker._private_job_queues where locked_by is null"
     ).fetchone() == (1,)
-    queue.add_job("step", 3, queue_name="steps")
+    last = queue.add_job("step", 3, queue_name="steps")
+    other = queue.add_job("step", 4, priority=5)
     db.execute("update graphile_worker._private_job_queues set locked_at = now(), locked_by = 'another'")
-    assert drain(queue, within=timedelta(hours=1)).ran == ()
+    done = drain(queue)
+    assert ([job.id for job in done.ran], done.without_handler) == ([other.id], ())
+    assert [info.id for info in queue.jobs(state="ready")] == [last.id]
 
 
 def test_what_nobody_handles_is_left_and_named(queue: Queue) -> None:
@@ -200,12 +203,24 @@ def test_a_handler_that_adds_itself_does_not_run_for_ever(queue: Queue) -> None:
 def test_events_are_told(queue: Queue) -> None:
     queue.task("fine")(lambda payload: None)
     heard: list[object] = []
-    unsubscribe = queue.events.subscribe(JobCompleted, heard.append)
+    for kind in (JobStarted, JobCompleted):
+        queue.events.subscribe(kind, heard.append)
     job = queue.add_job("fine")
     event = InlineWorker(queue).run_next()
     assert isinstance(event, JobCompleted)
-    assert (heard, event.job.id) == ([event], job.id)
-    unsubscribe()
+    assert (heard, event.job.id) == ([JobStarted(event.job), event], job.id)
+
+
+def test_a_failure_that_is_due_again_at_once_waits_for_the_next_drain(queue: Queue) -> None:
+    @queue.task
+    def refuse(payload: object) -> None:
+        raise ValueError("no")
+
+    queue.events.subscribe(JobFailed, lambda event: queue.reschedule_jobs([event.job.id], run_at=timedelta(0)))
+    queue.add_job("refuse")
+    for attempts in (1, 2):
+        (failed,) = drain(queue, raise_errors=False).failed
+        assert failed.job.attempts == attempts
 
 
 def test_a_job_that_is_taken_away_is_lost(queue: Queue, db: psycopg.Connection) -> None:
