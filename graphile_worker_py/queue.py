@@ -8,8 +8,8 @@ loads the worker.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, get_args
@@ -136,6 +136,16 @@ class Queue:
         self.database.close()
         self.database = self._connected_to(database, self.schema if schema is None else schema, listen)
         self._together = Together(self.database)
+
+    @contextmanager
+    def elsewhere(self, database: Database) -> Iterator[None]:
+        """Do everything on another Database in the block, with the tasks' handles; for one thread, in tests."""
+        before = self.database, self._together
+        self.database, self._together = database, Together(database)
+        try:
+            yield
+        finally:
+            self.database, self._together = before
 
     def close(self) -> None:
         """Close the pool, unless it was given; the next use opens a new one."""

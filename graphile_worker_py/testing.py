@@ -28,7 +28,7 @@ from graphile_worker_py.jobs import Job, check_integer, check_text
 from graphile_worker_py.queue import Queue
 from graphile_worker_py.tasks import Task
 from graphile_worker_py.worker.executor import own_frames
-from graphile_worker_py.worker.inline import InlineWorker, moved
+from graphile_worker_py.worker.inline import InlineWorker
 
 PATIENCE = 10.0  # seconds to wait for the locks of a schema that is to be dropped
 MOST_SHOWN = 5  # jobs that an assertion's message compares
@@ -177,7 +177,7 @@ def placed(queue: Queue, conninfo: str) -> Iterator[None]:
     with (
         schema_of_its_own(conninfo) as schema,
         closing(Database(conninfo, schema=schema, listen=True)) as database,
-        moved(queue, database),
+        queue.elsewhere(database),
     ):
         yield
 
@@ -187,7 +187,7 @@ def placed_on(queue: Queue, connection: object, schema: str) -> Iterator[None]:
     """Let a queue do everything on one connection in the block, as a part of its transaction; raise SchemaMissing."""
     database = OneConnection(connection, schema=schema)
     migrate.check(database)
-    with moved(queue, database):
+    with queue.elsewhere(database):
         yield
 
 

@@ -14,14 +14,14 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import timedelta
 from typing import TypeAlias
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from graphile_worker_py._database import Connection, Database
+from graphile_worker_py._database import Connection
 from graphile_worker_py._one_connection import OneConnection
 from graphile_worker_py.errors import GraphileWorkerError, UnknownTask
 from graphile_worker_py.events import JobCompleted, JobFailed, JobLost, JobStarted
@@ -32,16 +32,6 @@ from graphile_worker_py.worker.context import Helpers, JobContext
 from graphile_worker_py.worker.executor import execute
 
 Settled: TypeAlias = JobCompleted | JobFailed | JobLost
-
-
-@contextmanager
-def moved(queue: Queue, database: Database) -> Iterator[None]:
-    """Let a queue, its tasks' handles with it, use another Database in the block."""
-    before, queue.database = queue.database, database
-    try:
-        yield
-    finally:
-        queue.database = before
 
 
 class _SharedContext(JobContext):
@@ -84,7 +74,7 @@ class InlineWorker:
         Jobs whose ids are in `tried` are left alone. Raises UnknownTask where no task is registered, and, once it is
         written as a failure, what a handler was interrupted by: a KeyboardInterrupt, the end of a test.
         """
-        with moved(self._queue, self._database):
+        with self._in_place():
             job = self._claimed(within, tried)
             if job is None:
                 return None
@@ -99,8 +89,12 @@ class InlineWorker:
 
     def without_handler(self) -> list[str]:
         """Return the identifiers of jobs that are due and that no task is registered for here."""
-        with moved(self._queue, self._database):
+        with self._in_place():
             return [task.identifier for task in self._queue.stats() if task.ready and not self._knows(task.identifier)]
+
+    def _in_place(self) -> AbstractContextManager[None]:
+        """Have the queue on the one connection; where it is there, or there is none, it stays where it is."""
+        return nullcontext() if self._queue.database is self._database else self._queue.elsewhere(self._database)
 
     def _knows(self, identifier: str) -> bool:
         return self._queue.tasks.get(identifier) is not None
