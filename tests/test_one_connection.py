@@ -13,13 +13,13 @@ from psycopg.rows import dict_row
 
 from graphile_worker_py import (
     JobContext,
+    JobNotHeld,
     JobSpec,
     NotSupported,
     Queue,
     WorkerPool,
 )
 from graphile_worker_py._one_connection import OneConnection
-from graphile_worker_py.errors import JobNotHeld
 from graphile_worker_py.testing import drain
 
 
