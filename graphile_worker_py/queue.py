@@ -24,7 +24,9 @@ from graphile_worker_py.cron.crontab import CronItem
 from graphile_worker_py.cron.known import KnownItems
 from graphile_worker_py.errors import InvalidJobSpec
 from graphile_worker_py.events import Events
+from graphile_worker_py.history import History
 from graphile_worker_py.jobs import (
+    LARGEST_ID,
     Job,
     JobInfo,
     JobKeyMode,
@@ -39,12 +41,11 @@ from graphile_worker_py.jobs import (
     check_seconds,
     check_text,
 )
+from graphile_worker_py.results import Waiters
 from graphile_worker_py.tasks import Tasks
 
 FlagSource: TypeAlias = Iterable[str] | Callable[[], Iterable[str] | None] | None
 CleanupTask = Literal["GC_TASK_IDENTIFIERS", "GC_JOB_QUEUES", "DELETE_PERMAFAILED_JOBS"]
-
-LARGEST_ID = 2**63 - 1
 
 # In the order they run: jobs first, so that the names only they used can go as well.
 CLEANUP_STATEMENTS = {
@@ -98,6 +99,7 @@ class Queue:
         schema = schema if schema is not None else os.environ.get("GRAPHILE_WORKER_SCHEMA") or DEFAULT_SCHEMA
         self.database = self._connected_to(database, schema, listen)
         self._together = Together(self.database)
+        self._waiters = Waiters(self.database)
 
     def __enter__(self) -> Queue:
         return self
@@ -120,6 +122,11 @@ class Queue:
         """Return what lists, pauses and resumes the cron items of this schema, and runs one now."""
         return KnownItems(self.database, self.tasks)
 
+    @property
+    def history(self) -> History:
+        """Return what lists the runs that are over, of pools that keep a history: `queue.history(task="charge")`."""
+        return History(self.database)
+
     def point_at(
         self,
         database: str | ConnectionPool[Any] | None,
@@ -136,6 +143,7 @@ class Queue:
         self.database.close()
         self.database = self._connected_to(database, self.schema if schema is None else schema, listen)
         self._together = Together(self.database)
+        self._waiters = Waiters(self.database)
 
     @contextmanager
     def elsewhere(self, database: Database) -> Iterator[None]:
@@ -332,6 +340,15 @@ class Queue:
         rows = self.database.run("job", {"id": id})
         return Job(*rows[0]) if rows else None
 
+    def wait_for(self, job: Job | int, timeout: float | None = None) -> Any:
+        """Wait until a job, or that of an id, is over; return its result, None where its task keeps none.
+
+        timeout: in seconds; None waits for ever. Raises TimeoutError, JobFailedForGood, and ResultMissing where the job
+        of a task that keeps results, as far as it is registered here, has left none. Of other tasks it can only tell
+        that the row is gone: the job is done, or somebody has removed it. Add the job in a committed transaction first.
+        """
+        return self._waiters.wait_for(job, timeout, tasks=self.tasks)
+
     def stats(self) -> list[TaskStats]:
         """Return how many jobs of each task are ready, scheduled, running, retrying and failed; reads every row."""
         return [TaskStats(*row) for row in self.database.run("stats")]
@@ -345,6 +362,7 @@ class Queue:
         helper_threads: int | None = None,
         forbidden_flags: FlagSource = None,
         crontab: str | os.PathLike[str] | Iterable[CronItem] | None = None,
+        history: timedelta | None = None,
     ) -> list[Job]:
         """Work until SIGTERM or SIGINT; the arguments, and what is returned, are those of WorkerPool and its run()."""
         from graphile_worker_py.worker.pool import WorkerPool
@@ -357,6 +375,7 @@ class Queue:
             helper_threads=helper_threads,
             forbidden_flags=forbidden_flags,
             crontab=crontab,
+            history=history,
         ).run()
 
     def run_once(
