@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("queue",),
     ("cron.known",),
     ("migrate", "cron.schedule", "_together"),
-    ("_adding", "_one_connection", "executables", "history", "results"),
+    ("_adding", "_one_connection", "executables", "history", "listing", "results"),
     ("_database", "_service", "tasks", "events", "embedded"),
     ("cron.crontab",),
     ("cron.pattern",),
