@@ -13,9 +13,11 @@ from graphile_worker_py.errors import (
     InvalidHandler,
     InvalidJobSpec,
     InvalidSchemaName,
+    JobFailedForGood,
     JobNotHeld,
     MigrationError,
     NotSupported,
+    ResultMissing,
     SchemaMissing,
     SchemaTooNew,
     SchemaTooOld,
@@ -33,6 +35,7 @@ from graphile_worker_py.events import (
     PoolStopped,
 )
 from graphile_worker_py.executables import executable_tasks
+from graphile_worker_py.history import JobRun
 from graphile_worker_py.jobs import Job, JobInfo, JobSpec, Page, RunSummary, TaskStats
 from graphile_worker_py.queue import Queue
 from graphile_worker_py.quick import quick_add_job
@@ -57,9 +60,11 @@ __all__ = [
     "JobCompleted",
     "JobContext",
     "JobFailed",
+    "JobFailedForGood",
     "JobInfo",
     "JobLost",
     "JobNotHeld",
+    "JobRun",
     "JobSpec",
     "JobStarted",
     "JobStuck",
@@ -69,6 +74,7 @@ __all__ = [
     "PoolStarted",
     "PoolStopped",
     "Queue",
+    "ResultMissing",
     "RunSummary",
     "SchemaMissing",
     "SchemaTooNew",

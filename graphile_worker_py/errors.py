@@ -11,6 +11,8 @@
     ├── InvalidHandler(TypeError)       a function that cannot work on a job, or what is none
     ├── BatchResultMismatch             a list of results that does not fit the list of items
     ├── JobNotHeld                      a job to complete that is done, or that another worker has
+    ├── JobFailedForGood                a job that was waited for, and has no attempts left
+    ├── ResultMissing(LookupError)      a job that was waited for, and is gone without the result it should have left
     ├── UnsafeExecutable                a program to run, or its folder, that others may write
     ├── ExecutableFailed                a program that could not be run, or did not end with 0
     ├── MigrationError
@@ -95,6 +97,21 @@ class BatchResultMismatch(GraphileWorkerError):
 
 class JobNotHeld(GraphileWorkerError):
     """Refuse to complete a job in a transaction: it is completed already, or was given to another worker."""
+
+
+class JobFailedForGood(GraphileWorkerError):
+    """Tell who waits for a job that it has failed and is not tried again; `last_error` is the text stored with it."""
+
+    def __init__(self, job_id: int, task_identifier: str, last_error: str | None) -> None:
+        first_line = (last_error or "no error is stored").split("\n", 1)[0]
+        super().__init__(f"job {job_id} ({task_identifier}) has failed for good: {first_line:.500}")
+        self.job_id = job_id
+        self.task_identifier = task_identifier
+        self.last_error = last_error
+
+
+class ResultMissing(GraphileWorkerError, LookupError):
+    """Tell who waits for a job that it is gone, but has not left the result that its task keeps."""
 
 
 class UnsafeExecutable(GraphileWorkerError):

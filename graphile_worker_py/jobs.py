@@ -22,6 +22,10 @@ from graphile_worker_py.errors import InvalidJobSpec
 _decode = json.JSONDecoder().raw_decode
 _UNREAD = object()
 
+LARGEST_ID = 2**63 - 1
+KEPT_FOR = timedelta(days=1)  # a result, unless its task says otherwise
+LONGEST_KEPT = timedelta(days=36_500)
+
 JobKeyMode = Literal["replace", "preserve_run_at", "unsafe_dedupe"]
 JobState = Literal["ready", "scheduled", "running", "retrying", "failed"]
 
@@ -107,6 +111,17 @@ def check_seconds(name: str, value: object, *, shortest: float = 0.0) -> float:
     if not shortest <= value <= LONGEST_WAIT:
         raise InvalidJobSpec(f"{name}: expected {shortest:g} to {LONGEST_WAIT:g} seconds, got {value}")
     return float(value)
+
+
+def check_retention(name: str, value: object) -> timedelta | None:
+    """Return how long something is to be kept, None for not at all: True stands for a day; refuse all else."""
+    if value is None or value is False:
+        return None
+    if value is True:
+        return KEPT_FOR
+    if not isinstance(value, timedelta) or not timedelta(0) < value <= LONGEST_KEPT:
+        raise InvalidJobSpec(f"{name}: expected True, or a timedelta of more than nothing and at most 100 years")
+    return value
 
 
 def check_flags(value: Iterable[str] | None) -> tuple[str, ...] | None:
@@ -331,7 +346,7 @@ class Outcome:
 
     `error` is the text for last_error; `exception` what was raised, for subscribers; `kept` the places, from 0, of the
     items of a batch that failed, None where the payload stays as it is. `frees_queue`: false while more jobs of its
-    run are to come.
+    run are to come. `result` is what to keep of what the handler returned, as JSON text.
     """
 
     job: Job
@@ -341,3 +356,4 @@ class Outcome:
     exception: BaseException | None = None
     kept: tuple[int, ...] | None = None
     frees_queue: bool = True
+    result: str | None = None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 from psycopg_pool import ConnectionPool
 
@@ -24,9 +24,10 @@ from graphile_worker_py.cron.crontab import CronItem
 from graphile_worker_py.cron.known import KnownItems
 from graphile_worker_py.errors import InvalidJobSpec
 from graphile_worker_py.events import Events
+from graphile_worker_py.history import History
 from graphile_worker_py.jobs import (
+    LARGEST_ID,
     Job,
-    JobInfo,
     JobKeyMode,
     JobSpec,
     JobState,
@@ -39,12 +40,12 @@ from graphile_worker_py.jobs import (
     check_seconds,
     check_text,
 )
+from graphile_worker_py.listing import page_of
+from graphile_worker_py.results import Waiters
 from graphile_worker_py.tasks import Tasks
 
 FlagSource: TypeAlias = Iterable[str] | Callable[[], Iterable[str] | None] | None
 CleanupTask = Literal["GC_TASK_IDENTIFIERS", "GC_JOB_QUEUES", "DELETE_PERMAFAILED_JOBS"]
-
-LARGEST_ID = 2**63 - 1
 
 # In the order they run: jobs first, so that the names only they used can go as well.
 CLEANUP_STATEMENTS = {
@@ -97,7 +98,7 @@ class Queue:
         self.events = Events()
         schema = schema if schema is not None else os.environ.get("GRAPHILE_WORKER_SCHEMA") or DEFAULT_SCHEMA
         self.database = self._connected_to(database, schema, listen)
-        self._together = Together(self.database)
+        self._together, self._waiters = Together(self.database), Waiters(self.database)
 
     def __enter__(self) -> Queue:
         return self
@@ -120,6 +121,11 @@ class Queue:
         """Return what lists, pauses and resumes the cron items of this schema, and runs one now."""
         return KnownItems(self.database, self.tasks)
 
+    @property
+    def history(self) -> History:
+        """Return what lists the runs of pools that keep a history, when called: `queue.history(task="charge")`."""
+        return History(self.database)
+
     def point_at(
         self,
         database: str | ConnectionPool[Any] | None,
@@ -135,17 +141,17 @@ class Queue:
             listen = self.database.listen_on
         self.database.close()
         self.database = self._connected_to(database, self.schema if schema is None else schema, listen)
-        self._together = Together(self.database)
+        self._together, self._waiters = Together(self.database), Waiters(self.database)
 
     @contextmanager
     def elsewhere(self, database: Database) -> Iterator[None]:
         """Do everything on another Database in the block, with the tasks' handles; for one thread, in tests."""
-        before = self.database, self._together
-        self.database, self._together = database, Together(database)
+        before = self.database, self._together, self._waiters
+        self.database, self._together, self._waiters = database, Together(database), Waiters(database)
         try:
             yield
         finally:
-            self.database, self._together = before
+            self.database, self._together, self._waiters = before
 
     def close(self) -> None:
         """Close the pool, unless it was given; the next use opens a new one."""
@@ -313,24 +319,23 @@ class Queue:
         after: int = 0,
     ) -> Page:
         """Return up to `limit` (1 to 10,000) jobs in the order of their ids, after the id `after`, without payloads."""
-        if state is not None and state not in get_args(JobState):
-            raise InvalidJobSpec(f"state: expected ready, scheduled, running, retrying or failed, got {state!r}")
-        check_integer("limit", limit, lowest=1, highest=10_000)
-        check_integer("after", after, lowest=0, highest=LARGEST_ID)
         texts = {"task": task, "queue_name": queue_name, "job_key": job_key}
-        for name, text in texts.items():
-            if text is not None:
-                check_text(name, text, longest=512)
-        filters = {"state": state, "after": after, **texts}
-        rows = self.database.run("list_jobs", {**filters, "limit": limit + 1})
-        items = [JobInfo(*row) for row in rows[:limit]]
-        return Page(items, items[-1].id if len(rows) > limit else None)
+        return page_of(self.database, texts, state=state, limit=limit, after=after)
 
     def job(self, id: int) -> Job | None:
         """Return the job of that id with its payload, or None: a job that is done has no row."""
         check_integer("id", id, lowest=-LARGEST_ID, highest=LARGEST_ID)
         rows = self.database.run("job", {"id": id})
         return Job(*rows[0]) if rows else None
+
+    def wait_for(self, job: Job | int, timeout: float | None = None) -> Any:
+        """Wait until a job, or that of an id, is over; return its result, None where its task keeps none.
+
+        timeout: in seconds; None waits for ever. A job that keeps no result is over when its row is gone: done, or
+        removed by somebody. Raises TimeoutError, JobFailedForGood, and ResultMissing where the task of a Job that is
+        given keeps results, as is known here, and there is none. The job must have been committed.
+        """
+        return self._waiters.wait_for(job, timeout, tasks=self.tasks)
 
     def stats(self) -> list[TaskStats]:
         """Return how many jobs of each task are ready, scheduled, running, retrying and failed; reads every row."""
@@ -345,6 +350,7 @@ class Queue:
         helper_threads: int | None = None,
         forbidden_flags: FlagSource = None,
         crontab: str | os.PathLike[str] | Iterable[CronItem] | None = None,
+        history: timedelta | None = None,
     ) -> list[Job]:
         """Work until SIGTERM or SIGINT; the arguments, and what is returned, are those of WorkerPool and its run()."""
         from graphile_worker_py.worker.pool import WorkerPool
@@ -357,6 +363,7 @@ class Queue:
             helper_threads=helper_threads,
             forbidden_flags=forbidden_flags,
             crontab=crontab,
+            history=history,
         ).run()
 
     def run_once(

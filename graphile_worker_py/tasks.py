@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from graphile_worker_py.cron.crontab import CronItem, check_identifiers
 from graphile_worker_py.errors import DuplicateTask, InvalidHandler, UnknownTask
-from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec
+from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, check_retention
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,10 +53,18 @@ class Task(Generic[P, R]):
     """A handler under its identifier: still a plain function when called, and a way to add its jobs.
 
     `defaults` are the add_job options given at registration; they hold wherever a job of this task is added by a
-    process that has it registered. `wants_context` says whether the handler takes a second argument.
+    process that has it registered. `wants_context` says whether the handler takes a second argument; `keep_result` how
+    long what it returns is kept, None for not at all.
     """
 
-    def __init__(self, handler: Callable[P, R], identifier: str | None = None, **defaults: Any) -> None:
+    def __init__(
+        self,
+        handler: Callable[P, R],
+        identifier: str | None = None,
+        *,
+        keep_result: bool | timedelta | None = None,
+        **defaults: Any,
+    ) -> None:
         self.wants_context = _wants_context(handler)
         self.handler = handler
         name = identifier if identifier is not None else getattr(handler, "__name__", None)
@@ -64,6 +72,7 @@ class Task(Generic[P, R]):
             raise InvalidHandler("this handler has no name of its own: give the task an identifier")
         spec = JobSpec(name, **defaults)  # checks the name and every default here and now
         self.identifier = spec.identifier
+        self.keep_result = check_retention("keep_result", keep_result)
         self.defaults = {key: getattr(spec, key) for key, value in defaults.items() if value is not None}
         self._add_job: AddJob | None = None
         functools.update_wrapper(self, handler, updated=())  # a handler's own attributes must not overwrite ours
@@ -134,6 +143,7 @@ class Tasks:
         priority: int | None = None,
         max_attempts: int | None = None,
         flags: Iterable[str] | None = None,
+        keep_result: bool | timedelta | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def task(
@@ -145,10 +155,12 @@ class Tasks:
         priority: int | None = None,
         max_attempts: int | None = None,
         flags: Iterable[str] | None = None,
+        keep_result: bool | timedelta | None = None,
     ) -> Any:
         """Register a function as the handler of a task: `@task`, or `@task("name", max_attempts=5)`.
 
-        The identifier is the function's name unless given. The options become the defaults of its jobs. Raises
+        The identifier is the function's name unless given. queue_name, priority, max_attempts and flags become the
+        defaults of its jobs. keep_result: how long what it returns is kept for `Queue.wait_for`; True: a day. Raises
         InvalidHandler, DuplicateTask, InvalidJobSpec.
         """
         if handler is not None and not isinstance(handler, str):
@@ -156,7 +168,7 @@ class Tasks:
 
         def register(function: Callable[P, R]) -> Task[P, R]:
             options = {"queue_name": queue_name, "priority": priority, "max_attempts": max_attempts, "flags": flags}
-            return self._register(Task(function, handler, **options))
+            return self._register(Task(function, handler, keep_result=keep_result, **options))
 
         return register
 

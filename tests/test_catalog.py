@@ -103,12 +103,16 @@ RELATIONS = {  # kind, row level security
     "tasks_id_seq": ("S", False),
     "_private_py_migrations": ("r", False),
     "_private_py_pools": ("r", False),
+    "_private_py_results": ("r", False),
+    "_private_py_history": ("r", False),
+    "_private_py_history_id_seq": ("S", False),
 }
 
 SEQUENCES = {
     "jobs_id_seq1": ("bigint", "_private_jobs.id"),
     "job_queues_id_seq": ("integer", "_private_job_queues.id"),
     "tasks_id_seq": ("integer", "_private_tasks.id"),
+    "_private_py_history_id_seq": ("bigint", "_private_py_history.id"),
 }
 
 CONSTRAINTS = {
@@ -126,6 +130,8 @@ CONSTRAINTS = {
     ("migrations", "migrations_pkey"): "PRIMARY KEY (id)",
     ("_private_py_migrations", "_private_py_migrations_pkey"): "PRIMARY KEY (id)",
     ("_private_py_pools", "_private_py_pools_pkey"): "PRIMARY KEY (id)",
+    ("_private_py_results", "_private_py_results_pkey"): "PRIMARY KEY (job_id)",
+    ("_private_py_history", "_private_py_history_pkey"): "PRIMARY KEY (id)",
 }
 
 ON_JOBS = "ON graphile_worker._private_jobs USING btree (priority, run_at) INCLUDE "
@@ -136,6 +142,8 @@ INDEXES = {
         "ON graphile_worker._private_jobs USING btree (priority, run_at, id)"
         " WHERE (is_available AND (job_queue_id IS NOT NULL))"
     ),
+    "_private_py_results_expiry": "ON graphile_worker._private_py_results USING btree (expires_at)",
+    "_private_py_history_job": "ON graphile_worker._private_py_history USING btree (job_id)",
 }
 
 FUNCTIONS = {  # arguments, result, language, strict

@@ -61,7 +61,7 @@ def test_help_says_where_each_command_finds_its_database(command: str, database:
     assert re.search(f"--schema NAME Schema of the tables; {schema}", said)
 
 
-@pytest.mark.parametrize("arguments", [[], ["migrate"], ["add"], ["run"], ["demo"]])
+@pytest.mark.parametrize("arguments", [[], ["migrate"], ["add"], ["run"], ["history"], ["demo"]])
 def test_help_names_every_exit_code_and_fits_into_40_columns(arguments: list[str]) -> None:
     done = graphile(*arguments, "--help", more={"COLUMNS": "40"})
     assert (done.returncode, done.stderr) == (0, "")
@@ -253,7 +253,7 @@ def test_what_is_no_delay(text: str) -> None:
 # Errors of all commands.
 
 
-@pytest.mark.parametrize("command", [["migrate"], ["add", "x"], ["run", "jobs:queue"], ["demo"]])
+@pytest.mark.parametrize("command", [["migrate"], ["add", "x"], ["run", "jobs:queue"], ["history"], ["demo"]])
 @pytest.mark.parametrize("option", ["--database", "--schema"])
 def test_an_empty_name_is_refused(capsys: pytest.CaptureFixture[str], command: list[str], option: str) -> None:
     assert_error(in_process(capsys, *command, option, ""), 2, option, "is empty")

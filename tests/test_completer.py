@@ -13,6 +13,7 @@ from psycopg import sql
 from graphile_worker_py import JobCompleted, JobContext, JobFailed, JobLost, JobSpec, Queue, RunSummary, WorkerPool
 from graphile_worker_py.jobs import Kind, Outcome
 from graphile_worker_py.worker.completer import Completer
+from graphile_worker_py.worker.recorder import Recorder
 
 NEVER = 3600.0  # a poll interval no test lives to see
 Pools = Callable[..., WorkerPool]
@@ -223,6 +224,7 @@ def test_a_batch_that_is_tried_again_leaves_out_what_was_claimed_anew_meanwhile(
         on_settled=lambda settled, seconds: written.extend(job.id for job in settled),
         held=held,
         give_back=lambda back: None,
+        recorder=Recorder(queue.database, "pool", tasks=queue.tasks, history=None),
     )
     completer.put(Outcome(first, Kind.COMPLETED))
     completer.put(Outcome(second, Kind.COMPLETED))

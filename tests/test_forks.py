@@ -243,3 +243,41 @@ queue.close()
 def test_a_child_that_stops_its_parents_pool_does_nothing(queue: Queue, tmp_path: Path, migrated_url: str) -> None:
     run(STOPPING_IN_THE_CHILD, tmp_path, migrated_url)
     assert len(queue.jobs()) == 0
+
+
+FORKING_WHILE_A_THREAD_WAITS = """
+import os, sys, threading
+import psycopg
+from graphile_worker_py import Queue
+
+queue = Queue(sys.argv[1])
+job = queue.add_job("task")
+listening = "select count(*) from pg_stat_activity where query like 'listen %graphile_worker_py:over%'"
+observer = psycopg.connect(sys.argv[1], autocommit=True)
+
+def wait():
+    queue.wait_for(job)
+    print("the parent's thread knows")
+
+thread = threading.Thread(target=wait)
+thread.start()
+while observer.execute(listening).fetchone() != (1,):
+    pass
+child = os.fork()
+if not child:
+    try:
+        queue.wait_for(job, 0.3)
+    except TimeoutError:
+        os._exit(7)
+    os._exit(1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert observer.execute(listening).fetchone() == (1,)
+observer.close()
+queue.complete_jobs([job.id])
+thread.join()
+queue.close()
+"""
+
+
+def test_a_child_waits_for_itself_while_the_parent_waits(queue: Queue, tmp_path: Path, migrated_url: str) -> None:
+    assert run(FORKING_WHILE_A_THREAD_WAITS, tmp_path, migrated_url) == "the parent's thread knows\n"

@@ -19,6 +19,7 @@ from graphile_worker_py import (
     Queue,
     UnknownTask,
 )
+from graphile_worker_py._one_connection import OneConnection
 from graphile_worker_py.testing import drain
 from graphile_worker_py.worker.inline import InlineWorker
 
@@ -211,3 +212,16 @@ def test_a_job_that_is_taken_away_is_lost(queue: Queue, db: psycopg.Connection) 
     assert (len(done.ran), done.completed, done.failed) == (1, (), ())
     queue.force_unlock_workers(["another"])
     assert isinstance(InlineWorker(queue).run_next(), JobLost)
+
+
+def test_a_drain_keeps_results_too_and_within_its_transaction(
+    queue: Queue, db: psycopg.Connection, migrated_url: str
+) -> None:
+    queue.task("work", keep_result=True)(lambda payload: payload + 1)
+    with psycopg.connect(migrated_url) as connection, queue.elsewhere(OneConnection(connection, schema=queue.schema)):
+        job = queue.add_job("work", 1)
+        drain(queue, connection=connection)
+        assert queue.wait_for(job, 0) == 2
+        assert db.execute("select from graphile_worker._private_py_results").fetchall() == []
+        connection.rollback()
+    assert queue.wait_for(job.id, 0) is None

@@ -31,6 +31,7 @@ from graphile_worker_py import InvalidJobSpec, Queue, RunSummary, WorkerPool
         {"helper_threads": 0},
         {"helper_threads": -1},
         {"helper_threads": 1.0},
+        {"history": 7},
     ],
     ids=str,
 )

@@ -1,4 +1,4 @@
-"""The command line: `graphile-worker-py migrate`, `add`, `run`, `crontab` and `demo`, thin over Queue and WorkerPool.
+"""The command line, `graphile-worker-py COMMAND`, thin over Queue and WorkerPool.
 
 A command's module is imported when it is called, so that `add` does not wait for what only `run` needs.
 """
@@ -17,7 +17,7 @@ from graphile_worker_py import __version__
 from graphile_worker_py.cli import _options
 
 NAME = "graphile-worker-py"
-COMMANDS = ("migrate", "add", "run", "crontab", "demo")
+COMMANDS = ("migrate", "add", "run", "crontab", "history", "demo")
 
 
 class _Commands(_options.Epilog, click.Group):

@@ -13,6 +13,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
 import attrs
@@ -34,6 +35,9 @@ from graphile_worker_py import (
     UnknownTask,
     UnsafeExecutable,
 )
+
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
+SPAN = re.compile(rf"(?=.)(?:{_NUMBER}d)?(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -175,6 +179,18 @@ def not_empty(context: click.Context, parameter: click.Parameter, value: str | N
     if value == "":
         raise click.BadParameter("is empty; name one, or leave the option out")
     return value
+
+
+def span(text: str) -> timedelta | None:
+    """Return a time such as 90s, 1h30m or 7d, None for what is not written so; raise click.BadParameter if too long."""
+    found = SPAN.fullmatch(text)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (float(number or 0) for number in found.groups())
+    try:
+        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    except OverflowError:
+        raise click.BadParameter("that delay is longer than Python can count") from None
 
 
 def exit_with(run: Callable[[], object], settings: Settings) -> NoReturn:

@@ -12,23 +12,16 @@ from typing import Any
 import click
 
 from graphile_worker_py import quick_add_job
-from graphile_worker_py.cli._options import Epilog, shared_options
+from graphile_worker_py.cli._options import Epilog, shared_options, span
 from graphile_worker_py.jobs import JOB_KEY_MODES, JobKeyMode
-
-_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
-DELAY = re.compile(rf"(?=.)(?:{_NUMBER}d)?(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?")
 
 
 def read_run_at(context: click.Context, parameter: click.Parameter, text: str | None) -> datetime | timedelta | None:
     """Return a moment or a delay; raise click.BadParameter for what is neither, and for a time in no zone."""
     if text is None:
         return None
-    if found := DELAY.fullmatch(text):
-        days, hours, minutes, seconds = (float(number or 0) for number in found.groups())
-        try:
-            return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-        except OverflowError:
-            raise click.BadParameter("that delay is longer than Python can count") from None
+    if (delay := span(text)) is not None:
+        return delay
     try:
         moment = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))  # Python 3.10 does not know the Z
     except ValueError:

@@ -31,7 +31,7 @@ from graphile_worker_py import (
     executable_tasks,
     executables,
 )
-from graphile_worker_py.cli._options import Epilog, ExitCode, NotThere, not_empty, report, shared_options
+from graphile_worker_py.cli._options import Epilog, ExitCode, NotThere, not_empty, report, shared_options, span
 from graphile_worker_py.cli._supervisor import Supervisor, stop_with_the_parent
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,14 @@ def check_seconds(context: click.Context, parameter: click.Parameter, value: flo
 def read_listen(context: click.Context, parameter: click.Parameter, text: str | None) -> str | bool | None:
     """Return a connection string, or False for off; raise click.BadParameter for nothing at all."""
     return False if text == "off" else not_empty(context, parameter, text)
+
+
+def read_history(context: click.Context, parameter: click.Parameter, text: str | None) -> timedelta | None:
+    """Return for how long to keep a history; raise click.BadParameter for what is no such time."""
+    kept_for = None if text is None else span(text)
+    if text is not None and not kept_for:
+        raise click.BadParameter("expected a time such as 12h or 7d")
+    return kept_for
 
 
 @click.command("run", cls=Epilog)
@@ -138,6 +146,12 @@ def read_listen(context: click.Context, parameter: click.Parameter, text: str | 
     help="Add jobs by the clock, as this file says; else ./crontab, if there is one. Read again at SIGHUP.",
 )
 @click.option(
+    "--history",
+    metavar="TIME",
+    callback=read_history,
+    help="Remember every run for so long, such as 7d; graphile-worker-py history shows them.",
+)
+@click.option(
     "--listen",
     metavar="URL|off",
     callback=read_listen,
@@ -170,6 +184,7 @@ def command(
     stuck_after: float,
     forbidden_flags: tuple[str, ...],
     crontab: str | None,
+    history: timedelta | None,
     listen: str | bool | None,
     log_level: str,
     database: str | None,
@@ -203,6 +218,7 @@ def command(
             stuck_after=stuck_after,
             forbidden_flags=forbidden_flags,
             crontab=find_crontab(crontab, once=once),
+            history=history,
         )
     except KeyboardInterrupt:
         return ExitCode.OK

@@ -22,6 +22,7 @@ from graphile_worker_py._service import Service
 from graphile_worker_py.errors import GraphileWorkerError
 from graphile_worker_py.events import Events, JobCompleted, JobFailed, JobLost
 from graphile_worker_py.jobs import Job, Kind, Outcome, moment
+from graphile_worker_py.worker.recorder import Recorder
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ class Completer(Service):
 
     `on_settled` hears of every job that is written, and of the seconds their handlers took; `held` are the jobs that
     the pool holds, by id, each as the claim it came from; `give_back` takes those that were not begun after all, whose
-    queue is not to be freed by that: the outcome of the job before them does it.
+    queue is not to be freed by that: the outcome of the job before them does it. `recorder` keeps what somebody wants
+    to know of jobs that are over.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Completer(Service):
         on_settled: Callable[[list[Job], float], None],
         held: Mapping[int, Job],
         give_back: Callable[[list[Job]], None],
+        recorder: Recorder,
     ) -> None:
         super().__init__("completer", database.outage)
         self._database = database
@@ -55,6 +58,7 @@ class Completer(Service):
         self._on_settled = on_settled
         self._held = held
         self._give_back = give_back
+        self._recorder = recorder
         self._waiting: deque[Outcome] = deque()
         self._room = threading.Condition()
         self._batch: list[Outcome] = []
@@ -131,7 +135,7 @@ class Completer(Service):
         if not outcomes:
             return []
         try:
-            rows = self._database.run("finish_jobs", self._claimed(outcomes))
+            not_found = self._deleted(outcomes)
         except (psycopg.Error, GraphileWorkerError) as error:
             if is_passing(error):
                 raise
@@ -139,11 +143,19 @@ class Completer(Service):
                 return [event for outcome in outcomes for event in self._finish([outcome])]
             text = f"done, but its row could not be deleted: {error}"
             return self._fail([attrs.evolve(outcomes[0], kind=Kind.FAILED, error=text, exception=error)])
-        missing = set() if self._tried else {row[0] for row in rows}
+        missing = set() if self._tried else not_found
         news: list[object] = [JobLost(o.job) for o in outcomes if o.job.id in missing] if missing else []
         if self._events.wants(JobCompleted):
             news += [JobCompleted(o.job, o.duration) for o in outcomes if o.job.id not in missing]
         return news
+
+    def _deleted(self, outcomes: list[Outcome]) -> set[int]:
+        """Delete jobs, keep what is to be kept of them, and return the ids of those that were not found."""
+        claimed = self._claimed(outcomes)
+        if self._recorder.wants():
+            with self._recorder.if_it_can():
+                return self._recorder.finish(outcomes, claimed)
+        return {row[0] for row in self._database.run("finish_jobs", claimed)}
 
     def _fail(self, outcomes: list[Outcome]) -> list[object]:
         """Write failures together, and return the events; one the database cannot take is put in plain words.
@@ -174,13 +186,22 @@ class Completer(Service):
             "kept": [None if o.kept is None else _array([place + 1 for place in o.kept]) for o in outcomes],
             **self._claimed(outcomes),
         }
-        final: dict[int, bool | None] = dict(self._database.run("fail_jobs", parameters))
+        final = self._written(outcomes, parameters)
         return [
             self._failed(o, final.get(o.job.id))
             if o.job.id in final or o.kind is not Kind.DECIDED
             else self._decided(o)
             for o in outcomes
         ]
+
+    def _written(self, outcomes: list[Outcome], parameters: dict[str, object]) -> dict[int, bool | None]:
+        """Write failures, and what is to be kept of them; return what fail_jobs does."""
+        if self._recorder.wants():
+            with self._recorder.if_it_can(), self._database.connection() as connection, connection.transaction():
+                final: dict[int, bool | None] = dict(self._database.run_on(connection, "fail_jobs", parameters))
+                self._recorder.enter(connection, outcomes, final)
+                return final
+        return dict(self._database.run("fail_jobs", parameters))
 
     def _decide(self, outcomes: list[Outcome]) -> list[object]:
         """Write as failed what no transaction of its handler's has deleted; of the rest only the queues are freed."""

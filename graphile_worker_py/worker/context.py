@@ -25,6 +25,7 @@ from graphile_worker_py._database import Connection, Database
 from graphile_worker_py.errors import GraphileWorkerError, InvalidJobSpec, JobNotHeld
 from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, Kind, Outcome
 from graphile_worker_py.queue import Queue
+from graphile_worker_py.results import CHANNEL, as_json
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -78,7 +79,11 @@ class JobContext:
 
     `job`: the job, with its attempt counted. `queue`: the Queue it came from. `logger`: a logger whose records carry
     job_id, task_identifier and attempts. `cancelled`: an event that is set when the worker wants its threads back.
+    `result`: what is kept, of a task with keep_result, where the handler returns None; a handler that completes its job
+    in a transaction sets it before, for it is written by that transaction.
     """
+
+    result: Any = None
 
     def __init__(
         self, job: Job, queue: Queue, *, cancelled: threading.Event, helpers: Helpers, database: Database
@@ -90,6 +95,7 @@ class JobContext:
         self._helped: list[Future[Any]] = []
         self._database = database  # with connections for handlers
         self._decided = False  # by complete(): the job is done if that transaction was committed
+        self._kept: str | None = None  # the result that complete() has written
         self._deciding: tuple[Connection, str] | None = None  # where that was, and which, unless it is known to be over
         self._pid = os.getpid()
 
@@ -163,6 +169,11 @@ class JobContext:
         if not rows:
             raise JobNotHeld(f"job {job.id} is completed already, or another worker has it: commit nothing for it")
         self._decided, self._deciding = True, (own, rows[0][0])
+        task = self.queue.tasks.get(job.task_identifier)
+        if task is not None and task.keep_result is not None:
+            self._kept = as_json(self.result)
+            what = {"id": job.id, "result": self._kept, "keep_for": task.keep_result.total_seconds()}
+            self._database.run("enter_result", {**what, "channel": CHANNEL}, connection=own)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -185,6 +196,8 @@ class JobContext:
         """Return the outcome of a handler that has called complete(): its row tells, once no transaction is open."""
         if not self._decided or self._is_in_a_child():
             return outcome
+        if outcome.result is not None and outcome.result != self._kept:
+            self.logger.warning("job %s was completed before it had a result: set ctx.result before that", self.job.id)
         error = outcome.error or "the handler completed the job in a transaction that was not committed"
         if self._deciding is not None and self._is_open(*self._deciding):
             connection, _ = self._deciding

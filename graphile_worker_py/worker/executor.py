@@ -17,8 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import attrs
+
 from graphile_worker_py.errors import BatchResultMismatch, InvalidHandler
 from graphile_worker_py.jobs import Job, Kind, Outcome
+from graphile_worker_py.results import as_json
 from graphile_worker_py.tasks import Task
 from graphile_worker_py.worker.context import JobContext
 
@@ -50,6 +53,9 @@ def execute(task: Task[Any, Any], job: Job, context: Callable[[Job], JobContext]
         if result is not None:
             _settle(items, result)
         outcome = Outcome(job, Kind.COMPLETED, time.perf_counter() - began)
+        if task.keep_result is not None:
+            kept = made.result if result is None and made is not None else result
+            outcome = attrs.evolve(outcome, result=as_json(kept))
     except _PartialFailure as partial:
         outcome = Outcome(job, Kind.FAILED, time.perf_counter() - began, partial.text, partial.first, partial.kept)
     except BaseException as error:

@@ -126,13 +126,18 @@ class Heart(Service):
 class Sweeper(Service):
     """Clears stale locks, of jobs and of queues, whoever held them; `first` is the delay before that in seconds.
 
+    `forget` deletes some of what has expired, and says whether there may be more.
+
     The schedule is Node's: first within a minute of the start, then every eight to ten minutes, at random, so that a
     fleet that started together does not sweep together.
     """
 
-    def __init__(self, database: Database, *, first: float | None = None) -> None:
+    def __init__(
+        self, database: Database, *, forget: Callable[[], bool] = lambda: False, first: float | None = None
+    ) -> None:
         super().__init__("sweeper", database.outage)
         self._database = database
+        self._forget = forget
         self._first = random.uniform(0, FIRST_SWEEP) if first is None else first  # noqa: S311 - no secret
         self._begun = False
 
@@ -144,4 +149,6 @@ class Sweeper(Service):
         (cleared,) = self._database.run("clear_stale_locks")[0]
         if cleared:
             logger.warning("freed %s jobs that had been locked for more than four hours", cleared)
+        while self._forget() and not self.stopping.is_set():
+            pass
         return random.uniform(*SWEEP_INTERVAL)  # noqa: S311 - no secret

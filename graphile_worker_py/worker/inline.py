@@ -30,6 +30,7 @@ from graphile_worker_py.queue import Queue
 from graphile_worker_py.worker.completer import Completer
 from graphile_worker_py.worker.context import Helpers, JobContext
 from graphile_worker_py.worker.executor import execute
+from graphile_worker_py.worker.recorder import Recorder
 
 Settled: TypeAlias = JobCompleted | JobFailed | JobLost
 
@@ -66,6 +67,7 @@ class InlineWorker:
             on_settled=lambda jobs, seconds: None,
             held=self._held,
             give_back=lambda jobs: None,
+            recorder=Recorder(self._database, self.id, tasks=queue.tasks, history=None),
         )
 
     def run_next(self, *, within: timedelta = timedelta(0), tried: Collection[int] = ()) -> Settled | None:

@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from os import PathLike
 from types import FrameType, TracebackType
 
@@ -31,7 +32,15 @@ from graphile_worker_py._watched import hurried
 from graphile_worker_py.cron.scheduler import CrontabSource, Scheduler
 from graphile_worker_py.errors import GraphileWorkerError, UnknownTask
 from graphile_worker_py.events import JobCompleted, JobFailed, JobStarted, PoolStarted, PoolStopped
-from graphile_worker_py.jobs import Job, Outcome, RunSummary, check_flags, check_integer, check_seconds
+from graphile_worker_py.jobs import (
+    Job,
+    Outcome,
+    RunSummary,
+    check_flags,
+    check_integer,
+    check_retention,
+    check_seconds,
+)
 from graphile_worker_py.queue import FlagSource, Queue
 from graphile_worker_py.worker.completer import Completer
 from graphile_worker_py.worker.context import Helpers, JobContext
@@ -40,6 +49,7 @@ from graphile_worker_py.worker.executor import execute
 from graphile_worker_py.worker.heartbeat import Heart, Sweeper
 from graphile_worker_py.worker.listener import Listener
 from graphile_worker_py.worker.local_queue import LocalQueue
+from graphile_worker_py.worker.recorder import Recorder
 from graphile_worker_py.worker.watch import Watch
 
 RELOAD = "reload"
@@ -57,8 +67,9 @@ class WorkerPool:
     heartbeat, dead_after: seconds between signs of life, and of silence until others take the pool's jobs over.
     stuck_after: seconds until a job that still runs is reported, with the stack of its thread; None: never.
     crontab: the path of a file, or CronItem objects, to add jobs by the clock, beside what @queue.cron asks for; run()
-    reads the file again at SIGHUP. Raises UnknownTask at start where no task is registered, InvalidCrontab, and
-    MigrationError where the schema does not fit.
+    reads the file again at SIGHUP. history: how long this pool's runs are remembered, for `Queue.history`; None: not at
+    all. Raises UnknownTask at start where no task is registered, InvalidCrontab, and MigrationError where the schema
+    does not fit.
     """
 
     def __init__(
@@ -74,6 +85,7 @@ class WorkerPool:
         dead_after: float = 60.0,
         stuck_after: float | None = 600.0,
         crontab: CrontabSource = None,
+        history: timedelta | None = None,
     ) -> None:
         self.queue = queue
         self.concurrency = check_integer("concurrency", concurrency, lowest=1, highest=10_000)
@@ -95,6 +107,7 @@ class WorkerPool:
         self._local_queue: LocalQueue | None = None
         self._crew: Crew | None = None
         self._crontab = crontab
+        self._history = check_retention("history", history)
         self._scheduler: Scheduler | None = None
         self._completer: Completer | None = None
         self._claiming: list[Service] = []
@@ -255,6 +268,7 @@ class WorkerPool:
             poll_interval=self._poll_interval,
             on_end=self._inbox.put if once else None,
         )
+        recorder = Recorder(database, self.id, tasks=self.queue.tasks, history=self._history)
         completer = self._completer = Completer(
             database,
             self.id,
@@ -262,6 +276,7 @@ class WorkerPool:
             on_settled=local_queue.settled,
             held=local_queue.held,
             give_back=functools.partial(local_queue.give_back, free_queues=False),
+            recorder=recorder,
         )
         self._crew = Crew(self.concurrency, take=local_queue.get, work=self._work, deliver=completer.put)
         heart = Heart(
@@ -290,13 +305,13 @@ class WorkerPool:
         self._quiet.callback(local_queue.close)
         self._begin_claiming(local_queue)
         if not once:
-            self._attend(local_queue)
+            self._attend(local_queue, recorder)
 
-    def _attend(self, local_queue: LocalQueue) -> None:
+    def _attend(self, local_queue: LocalQueue, recorder: Recorder) -> None:
         """Start what only a lasting pool needs."""
         database = self.queue.database
         for service in (
-            Sweeper(database),
+            Sweeper(database, forget=recorder.forget),
             Listener(database, on_jobs=local_queue.wake, on_breaking=self._inbox.put),
             *([self._scheduler] if self._scheduler else []),
         ):

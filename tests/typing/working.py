@@ -16,6 +16,7 @@ from graphile_worker_py import (
     Job,
     JobContext,
     JobFailed,
+    JobRun,
     JobSpec,
     Queue,
     RunSummary,
@@ -128,3 +129,17 @@ def listeners(queue: Queue) -> None:
     assert_type(queue.events.subscribe(JobFailed, complain), Callable[[], None])
     queue.events.subscribe(JobFailed, lambda event: print(event.remaining))
     queue.events.subscribe(RunSummary, complain)  # type: ignore[arg-type]
+
+
+@queue.task(keep_result=timedelta(hours=1))
+def price(payload: str) -> float:
+    """Return what is kept."""
+    return 3.5
+
+
+assert_type(price("snail"), float)
+assert_type(queue.wait_for(price.add_job("snail"), timeout=5), Any)
+assert_type(queue.history(task="price", outcome="failed", limit=10), list[JobRun])
+queue.run_worker(history=timedelta(days=7))
+queue.history(outcome="done")  # type: ignore[arg-type]
+queue.task(keep_result="1h")  # type: ignore[call-overload]
