@@ -14,15 +14,14 @@ import functools
 import os
 import queue as queues
 import secrets
-import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack
 from datetime import timedelta
 from os import PathLike
-from types import FrameType, TracebackType
+from types import TracebackType
 
 import psycopg
 
@@ -50,9 +49,9 @@ from graphile_worker_py.worker.heartbeat import Heart, Sweeper
 from graphile_worker_py.worker.listener import Listener
 from graphile_worker_py.worker.local_queue import LocalQueue
 from graphile_worker_py.worker.recorder import Recorder
+from graphile_worker_py.worker.signals import RELOAD, told_of_signals
 from graphile_worker_py.worker.watch import Watch
 
-RELOAD = "reload"
 LAST_TRIES = 5.0  # seconds, for giving back what was not started, and after the grace for the last outcomes
 BRIEFLY = 0.05  # seconds that an idle thread takes to end, and no harm if it takes longer
 THREAD_PREFIX = "graphile-worker-py "
@@ -345,37 +344,13 @@ class WorkerPool:
             raise message
         return running
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn signals into messages: the handler does no more.
+    def _signals(self) -> AbstractContextManager[None]:
+        reloads = isinstance(self._crontab, (str, PathLike))
+        return told_of_signals(self._inbox, reloads=reloads, on_second=self._hurry)
 
-        SIGHUP asks to read the crontab again where that is a file, and else to stop, as a terminal does that is closed;
-        a program that ignores it (nohup) is not stopped by it.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        seen: list[int] = []
-        reads = isinstance(self._crontab, (str, PathLike))
-
-        def note(number: int, frame: FrameType | None) -> None:
-            if number == signal.SIGHUP and reads:
-                self._inbox.put(RELOAD)
-                return
-            self._inbox.put(number)
-            seen.append(number)
-            if len(seen) > 1 and self._crew:
-                self._crew.hurry()
-
-        ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN and not reads
-        numbers = (signal.SIGTERM, signal.SIGINT, *([] if ignored else [signal.SIGHUP]))
-        before = {number: signal.signal(number, note) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _hurry(self) -> None:
+        if self._crew:
+            self._crew.hurry()
 
 
 def _still_running(crew: Crew) -> list[Job]:

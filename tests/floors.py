@@ -1,0 +1,35 @@
+"""The floors of the package, which tests/test_house.py holds it to."""
+
+from __future__ import annotations
+
+# From the roof down. A module imports only from floors below its own; "" is the package itself (its __init__.py).
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("__main__",),
+    ("cli", "testing"),
+    ("cli.add", "cli.crontab", "cli.demo", "cli.history", "cli.migrate", "cli.run"),
+    ("cli._supervisor",),
+    ("cli._options",),
+    ("",),
+    ("worker.pool",),
+    ("worker", "quick"),
+    ("worker.crew", "worker.inline", "worker.listener", "cron.scheduler"),
+    ("worker.local_queue", "worker.completer", "worker.executor"),
+    ("worker.claims", "worker.context"),
+    ("worker.heartbeat", "worker.pace", "worker.signals", "worker.recorder", "worker.watch"),
+    ("queue",),
+    ("cron.known",),
+    ("migrate", "cron.schedule", "_together"),
+    ("_adding", "_one_connection", "executables", "history", "listing", "results"),
+    ("_database", "_service", "tasks", "events", "embedded"),
+    ("cron.crontab",),
+    ("cron.pattern",),
+    ("cron", "_connections"),
+    ("jobs", "_conninfo", "_embedded_guard", "_outage", "_watched"),
+    ("_payload", "_payload_differences", "_processes"),
+    ("errors", "_version"),
+)
+
+# (who, whom): why this one import may go up.
+UPWARD = {
+    ("queue", "worker.pool"): "run_worker and run_once are offered on the façade; imported inside them, when called",
+}
