@@ -1,7 +1,9 @@
 """A job queue for Python threads on PostgreSQL, in the tables of Graphile Worker."""
 
+from graphile_worker_py._running import Cancellation, Progress
 from graphile_worker_py._version import __version__
 from graphile_worker_py.cron.crontab import CronItem
+from graphile_worker_py.current import JobLogFilter, current_job
 from graphile_worker_py.errors import (
     BatchResultMismatch,
     CrontabProblem,
@@ -13,8 +15,10 @@ from graphile_worker_py.errors import (
     InvalidHandler,
     InvalidJobSpec,
     InvalidSchemaName,
+    JobCancelled,
     JobFailedForGood,
     JobNotHeld,
+    JobTimeout,
     MigrationError,
     NotSupported,
     ResultMissing,
@@ -46,6 +50,7 @@ from graphile_worker_py.worker.pool import WorkerPool
 __all__ = [
     "AddJob",
     "BatchResultMismatch",
+    "Cancellation",
     "CronItem",
     "CrontabProblem",
     "DuplicateTask",
@@ -57,22 +62,26 @@ __all__ = [
     "InvalidJobSpec",
     "InvalidSchemaName",
     "Job",
+    "JobCancelled",
     "JobCompleted",
     "JobContext",
     "JobFailed",
     "JobFailedForGood",
     "JobInfo",
+    "JobLogFilter",
     "JobLost",
     "JobNotHeld",
     "JobRun",
     "JobSpec",
     "JobStarted",
     "JobStuck",
+    "JobTimeout",
     "MigrationError",
     "NotSupported",
     "Page",
     "PoolStarted",
     "PoolStopped",
+    "Progress",
     "Queue",
     "ResultMissing",
     "RunSummary",
@@ -87,6 +96,7 @@ __all__ = [
     "UnsafeExecutable",
     "WorkerPool",
     "__version__",
+    "current_job",
     "executable_tasks",
     "quick_add_job",
 ]

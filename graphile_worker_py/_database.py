@@ -36,6 +36,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from graphile_worker_py._connections import Connections, Server, is_pipelined, is_stale, own_connection, settled
 from graphile_worker_py._conninfo import check_listen, check_schema
+from graphile_worker_py._grip import shielded
 from graphile_worker_py._outage import Outage
 from graphile_worker_py._watched import Watched
 from graphile_worker_py.errors import InvalidJobSpec, NotSupported, SchemaMissing
@@ -165,18 +166,23 @@ class Database:
 
     @contextmanager
     def _lent(self, pool: Pool) -> Iterator[Connection]:
-        borrowed = self._borrowed(pool)
+        borrowed: Connection | None = None
         try:
+            with shielded:
+                borrowed = self._borrowed(pool)
             with settled(borrowed):
                 yield borrowed
         except psycopg.errors.ReadOnlySqlTransaction:  # a standby, or a primary that is none any more
-            borrowed.close()
+            if borrowed is not None:
+                borrowed.close()
             _distrust(pool)
             raise
         finally:
             if getattr(borrowed, "silent", False):
                 _distrust(pool)
-            pool.putconn(borrowed)  # type: ignore[arg-type]
+            if borrowed is not None:
+                with shielded:
+                    pool.putconn(borrowed)  # type: ignore[arg-type]
         if self.outage.lasts:
             self.outage.answered(getattr(borrowed, "opened_at", math.inf))
 

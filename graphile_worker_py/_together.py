@@ -22,6 +22,7 @@ import psycopg
 
 from graphile_worker_py._adding import add_all, add_one
 from graphile_worker_py._database import Database
+from graphile_worker_py._grip import shielded
 from graphile_worker_py.jobs import Job, JobSpec
 
 MOST = 100  # jobs at a time
@@ -45,7 +46,14 @@ class Together:
         self._taken = False  # somebody adds, and will wake the first who waits
 
     def add(self, spec: JobSpec) -> Job:
-        """Add a job and return it when that is committed. Raises what add_one raises."""
+        """Add a job and return it when that is committed. Raises what add_one raises.
+
+        A handler that is to be interrupted ends this first: others may wait for what it adds.
+        """
+        with shielded:
+            return self._add(spec)
+
+    def _add(self, spec: JobSpec) -> Job:
         if not self._may_share(spec):
             return self._add_alone(spec)
         if self._pid != os.getpid():  # the lock may be held by a thread that this process does not have

@@ -22,6 +22,9 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import capabilities
 from psycopg.abc import PQGen
+from psycopg.pq import TransactionStatus
+
+from graphile_worker_py.errors import JobCancelled, JobTimeout
 
 T = TypeVar("T")
 
@@ -79,6 +82,9 @@ class Watched(psycopg.Connection[Any]):
         """Do what psycopg does, and look at the clock meanwhile."""
         try:
             return super().wait(self._watched(gen), *args, **options)
+        except (JobTimeout, JobCancelled):  # raised by another thread, in the middle of what a handler asked for
+            self._leave()
+            raise
         except psycopg.errors.QueryCanceled as error:
             if not self.overdue:
                 raise
@@ -102,6 +108,14 @@ class Watched(psycopg.Connection[Any]):
         except StopIteration as end:
             answer: T = end.value
             return answer
+
+    def _leave(self) -> None:
+        """End a statement that nobody waits for any more, and the connection, whose next answer would be that one's."""
+        if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            with suppress(psycopg.Error):
+                if capabilities.has_cancel_safe():
+                    self.cancel_safe(timeout=TO_CANCEL)
+            self.pgconn.finish()
 
     def _is_late(self, heard: float) -> bool:
         now = time.monotonic()

@@ -10,6 +10,8 @@
     ├── DuplicateTask(ValueError)       one identifier, two handlers
     ├── InvalidHandler(TypeError)       a function that cannot work on a job, or what is none
     ├── BatchResultMismatch             a list of results that does not fit the list of items
+    ├── JobTimeout                      a handler that ran longer than it may
+    ├── JobCancelled                    a handler that was told to end, by queue.cancel or a pool that stops
     ├── JobNotHeld                      a job to complete that is done, or that another worker has
     ├── JobFailedForGood                a job that was waited for, and has no attempts left
     ├── ResultMissing(LookupError)      a job that was waited for, and is gone without the result it should have left
@@ -93,6 +95,14 @@ class InvalidHandler(GraphileWorkerError, TypeError):
 
 class BatchResultMismatch(GraphileWorkerError):
     """Fail a batch job whose handler returned a list of another length than its payload."""
+
+
+class JobTimeout(GraphileWorkerError):
+    """Fail a job whose handler ran longer than it may; raised in the handler, which may tidy up."""
+
+
+class JobCancelled(GraphileWorkerError):
+    """End a handler that was told to: by `Queue.cancel`, or since the pool stops and the grace is over."""
 
 
 class JobNotHeld(GraphileWorkerError):

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 import attrs
 
 from graphile_worker_py import _processes
+from graphile_worker_py._grip import shielded
 from graphile_worker_py.errors import DuplicateTask, ExecutableFailed, UnknownTask, UnsafeExecutable
 from graphile_worker_py.jobs import Job
 from graphile_worker_py.tasks import Tasks
@@ -43,7 +44,10 @@ class _Context(Protocol):
     """What a program's run needs of a handler's context."""
 
     job: Job
-    cancelled: threading.Event
+    told: Exception | None
+
+    @property
+    def cancelled(self) -> threading.Event: ...
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]: ...
@@ -113,21 +117,22 @@ class _Executable:
         log = ctx.logger
         self._check()
         try:
-            end = _processes.run(
-                self.path,
-                b'{"payload":%b}' % ctx.job.raw_payload.encode(),
-                environment=_environment(ctx.job),
-                hear=(lambda line: log.info("%s", line), lambda line: log.error("%s", line)),
-                cancelled=ctx.cancelled,
-                timeout=self.timeout,
-            )
+            with shielded:  # whoever cancels the job has the program stopped, and an exception would leave it running
+                end = _processes.run(
+                    self.path,
+                    b'{"payload":%b}' % ctx.job.raw_payload.encode(),
+                    environment=_environment(ctx.job),
+                    hear=(lambda line: log.info("%s", line), lambda line: log.error("%s", line)),
+                    cancelled=ctx.cancelled,
+                    timeout=self.timeout,
+                )
         except ChildProcessError as error:
             raise ExecutableFailed(
                 "Process ended, but its exit code was lost: this worker ignores SIGCHLD, or waits for any child"
             ) from error
         except OSError as error:
             raise ExecutableFailed(f"{self.path} cannot be run: {_explain(error)}") from error
-        if problem := self._problem(end):
+        if problem := self._problem(end, ctx.told):
             raise ExecutableFailed(problem)
 
     def _check(self) -> None:
@@ -139,11 +144,11 @@ class _Executable:
             raise ExecutableFailed(f"{path} is not an executable file any more: run chmod u+x {shlex.quote(self.path)}")
         _refuse_unsafe([path])
 
-    def _problem(self, end: _processes.End) -> str | None:
+    def _problem(self, end: _processes.End, told: Exception | None) -> str | None:
         if end.stopped == "timeout":
             return f"Process was stopped: it ran for longer than {timedelta(seconds=self.timeout)}"
         if end.stopped == "cancelled":
-            return "Process was stopped with its worker"
+            return f"Process was stopped: {told}" if told else "Process was stopped with its worker"
         if end.code < 0:
             return f"Process was killed by {_signal_name(-end.code)}"
         return f"Process exited with code {end.code}" if end.code else None

@@ -31,6 +31,7 @@ JobState = Literal["ready", "scheduled", "running", "retrying", "failed"]
 
 JOB_KEY_MODES = ("replace", "preserve_run_at", "unsafe_dedupe")
 LONGEST_WAIT = 86_400.0  # seconds
+LONGEST_TIMEOUT = 366 * 86_400.0  # seconds
 LAST_RUN_AT = datetime(9999, 1, 1, tzinfo=timezone.utc)
 EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)  # PostgreSQL's
 EARLIEST = datetime(1, 1, 2, tzinfo=timezone.utc) - EPOCH  # a day from the end, so that any zone can show it
@@ -122,6 +123,18 @@ def check_retention(name: str, value: object) -> timedelta | None:
     if not isinstance(value, timedelta) or not timedelta(0) < value <= LONGEST_KEPT:
         raise InvalidJobSpec(f"{name}: expected True, or a timedelta of more than nothing and at most 100 years")
     return value
+
+
+def check_timeout(value: object) -> float | None:
+    """Return the seconds a handler may run, None for ever; refuse what is neither a timedelta nor a number above 0."""
+    if value is None:
+        return None
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+        raise InvalidJobSpec(f"timeout: expected a timedelta or a number of seconds, got {type(value).__name__}")
+    if not 0 < seconds <= LONGEST_TIMEOUT:
+        raise InvalidJobSpec(f"timeout: expected more than 0 and at most {LONGEST_TIMEOUT:g} seconds, got {seconds}")
+    return float(seconds)
 
 
 def check_flags(value: Iterable[str] | None) -> tuple[str, ...] | None:

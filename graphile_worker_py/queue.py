@@ -12,17 +12,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from psycopg_pool import ConnectionPool
 
+from graphile_worker_py import _running
 from graphile_worker_py import migrate as migrations
 from graphile_worker_py._adding import add_all, add_one, listed, moment
+from graphile_worker_py._cleaning import CleanupTask, clean_up
 from graphile_worker_py._database import DEFAULT_SCHEMA, Database, all_or_nothing
+from graphile_worker_py._running import Cancellation, Progress
 from graphile_worker_py._together import Together
 from graphile_worker_py.cron.crontab import CronItem
 from graphile_worker_py.cron.known import KnownItems
-from graphile_worker_py.errors import InvalidJobSpec
 from graphile_worker_py.events import Events
 from graphile_worker_py.history import History
 from graphile_worker_py.jobs import (
@@ -42,17 +44,9 @@ from graphile_worker_py.jobs import (
 )
 from graphile_worker_py.listing import page_of
 from graphile_worker_py.results import Waiters
-from graphile_worker_py.tasks import Tasks
+from graphile_worker_py.tasks import Around, Tasks, check_around
 
 FlagSource: TypeAlias = Iterable[str] | Callable[[], Iterable[str] | None] | None
-CleanupTask = Literal["GC_TASK_IDENTIFIERS", "GC_JOB_QUEUES", "DELETE_PERMAFAILED_JOBS"]
-
-# In the order they run: jobs first, so that the names only they used can go as well.
-CLEANUP_STATEMENTS = {
-    "DELETE_PERMAFAILED_JOBS": "delete_permafailed_jobs",
-    "GC_TASK_IDENTIFIERS": "gc_task_identifiers",
-    "GC_JOB_QUEUES": "gc_job_queues",
-}
 
 
 class Queue:
@@ -64,6 +58,7 @@ class Queue:
     wait for a connection; statement_timeout: for a sign of life during a statement, None for ever. prepared_statements:
     whether to prepare what is run often; through a pooler nothing is. listen: where a worker hears of new jobs, True
     (this database), a conninfo, or False (nowhere: it polls); None reads GRAPHILE_WORKER_LISTEN, a conninfo or "off".
+    around: called with a handler's JobContext, it returns a context manager, entered around each handler call.
     Safe in threads; after a fork the child opens connections of its own.
     Raises InvalidSchemaName, InvalidConninfo; every method may raise SchemaMissing and psycopg's errors.
     """
@@ -80,6 +75,7 @@ class Queue:
         statement_timeout: float | None = 20.0,
         prepared_statements: bool = True,
         listen: str | bool | None = None,
+        around: Around | None = None,
     ) -> None:
         if statement_timeout is not None:
             check_seconds("statement_timeout", statement_timeout, shortest=0.1)
@@ -96,6 +92,7 @@ class Queue:
         self.task = self.tasks.task
         self.cron = self.tasks.cron
         self.events = Events()
+        self.around = check_around(around)
         schema = schema if schema is not None else os.environ.get("GRAPHILE_WORKER_SCHEMA") or DEFAULT_SCHEMA
         self.database = self._connected_to(database, schema, listen)
         self._together, self._waiters = Together(self.database), Waiters(self.database)
@@ -293,20 +290,7 @@ class Queue:
         task names without jobs, but for this queue's tasks and keep_tasks; not while Node workers run, which remember
         the ids. Waits up to two seconds for transactions that are adding jobs, then raises psycopg's LockNotAvailable.
         """
-        chosen = list(listed("tasks", tasks))
-        if any(name not in tuple(CLEANUP_STATEMENTS) for name in chosen):
-            got = ", ".join(map(str, chosen))
-            raise InvalidJobSpec(f"tasks: expected some of {', '.join(CLEANUP_STATEMENTS)}, got {got}")
-        names = [check_text("keep_tasks", name, longest=128) for name in listed("keep_tasks", keep_tasks)]
-        keep = {"keep": [*self.tasks.identifiers(), *names]}
-        with self.database.connection() as conn, conn.transaction():
-            self.database.run_on(conn, "limit_lock_wait")
-            self.database.run_on(conn, "lock_jobs")
-            return {
-                name: self.database.run_on(conn, statement, keep)[0][0]
-                for name, statement in CLEANUP_STATEMENTS.items()
-                if name in chosen
-            }
+        return clean_up(self.database, tasks, keep=[*self.tasks.identifiers(), *listed("keep_tasks", keep_tasks)])
 
     def jobs(
         self,
@@ -336,6 +320,26 @@ class Queue:
         given keeps results, as is known here, and there is none. The job must have been committed.
         """
         return self._waiters.wait_for(job, timeout, tasks=self.tasks)
+
+    def cancel(self, id: int, reason: str | None = None, *, connection: object = None) -> Cancellation:
+        """End a job and say what it was: one that waits never runs, one that runs is told to end, wherever it does.
+
+        Either has then failed for good, with the reason in last_error. A running job's handler sees ctx.cancelled
+        within a second, and is interrupted a second later; one that completes all the same is done.
+        """
+        return _running.cancel(self.database, id, reason=reason, connection=connection)
+
+    def set_timeout(self, id: int, timeout: timedelta | float | None, *, connection: object = None) -> bool:
+        """Give one job its own limit in place of its task's, None for no limit; say whether there is such a job.
+
+        It counts from the start of each attempt, also of one that runs. A worker knows of it a second later.
+        Raises SchemaMissing, NotSupported where the role that migrated could not make our own tables.
+        """
+        return _running.set_timeout(self.database, id, timeout, connection=connection)
+
+    def progress(self, id: int) -> Progress | None:
+        """Return what a job's handler has told last by ctx.progress; None if it told nothing, or the job is done."""
+        return _running.progress(self.database, id)
 
     def stats(self) -> list[TaskStats]:
         """Return how many jobs of each task are ready, scheduled, running, retrying and failed; reads every row."""

@@ -9,15 +9,18 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, tzinfo
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 from graphile_worker_py.cron.crontab import CronItem, check_identifiers
 from graphile_worker_py.errors import DuplicateTask, InvalidHandler, UnknownTask
-from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, check_retention
+from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, check_retention, check_timeout
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Around: TypeAlias = Callable[[Any], AbstractContextManager[object]]  # called with the JobContext
 
 
 class AddJob(Protocol):
@@ -53,7 +56,8 @@ class Task(Generic[P, R]):
     """A handler under its identifier: still a plain function when called, and a way to add its jobs.
 
     `defaults` are the add_job options given at registration; they hold wherever a job of this task is added by a
-    process that has it registered. `wants_context` says whether the handler takes a second argument; `keep_result` how
+    process that has it registered. `wants_context` says whether the handler takes a second argument. `timeout`: the
+    seconds that it may run, None for ever; `around`: makes the context manager that it is called in; `keep_result`: how
     long what it returns is kept, None for not at all.
     """
 
@@ -62,6 +66,8 @@ class Task(Generic[P, R]):
         handler: Callable[P, R],
         identifier: str | None = None,
         *,
+        timeout: timedelta | float | None = None,
+        around: Around | None = None,
         keep_result: bool | timedelta | None = None,
         **defaults: Any,
     ) -> None:
@@ -74,6 +80,8 @@ class Task(Generic[P, R]):
         self.identifier = spec.identifier
         self.keep_result = check_retention("keep_result", keep_result)
         self.defaults = {key: getattr(spec, key) for key, value in defaults.items() if value is not None}
+        self.timeout = check_timeout(timeout)
+        self.around = check_around(around)
         self._add_job: AddJob | None = None
         functools.update_wrapper(self, handler, updated=())  # a handler's own attributes must not overwrite ours
 
@@ -143,6 +151,8 @@ class Tasks:
         priority: int | None = None,
         max_attempts: int | None = None,
         flags: Iterable[str] | None = None,
+        timeout: timedelta | float | None = None,
+        around: Around | None = None,
         keep_result: bool | timedelta | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
@@ -155,20 +165,30 @@ class Tasks:
         priority: int | None = None,
         max_attempts: int | None = None,
         flags: Iterable[str] | None = None,
+        timeout: timedelta | float | None = None,
+        around: Around | None = None,
         keep_result: bool | timedelta | None = None,
     ) -> Any:
         """Register a function as the handler of a task: `@task`, or `@task("name", max_attempts=5)`.
 
         The identifier is the function's name unless given. queue_name, priority, max_attempts and flags become the
-        defaults of its jobs. keep_result: how long what it returns is kept for `Queue.wait_for`; True: a day. Raises
-        InvalidHandler, DuplicateTask, InvalidJobSpec.
+        defaults of its jobs. timeout: how long the handler may run, a timedelta or seconds. around: called with the
+        JobContext, it returns a context manager, which is entered around each call of the handler. keep_result: how
+        long what it returns is kept for `Queue.wait_for`; True: a day. Raises InvalidHandler, DuplicateTask,
+        InvalidJobSpec.
         """
         if handler is not None and not isinstance(handler, str):
             return self._register(Task(handler))
 
         def register(function: Callable[P, R]) -> Task[P, R]:
-            options = {"queue_name": queue_name, "priority": priority, "max_attempts": max_attempts, "flags": flags}
-            return self._register(Task(function, handler, keep_result=keep_result, **options))
+            options: dict[str, Any] = {
+                "queue_name": queue_name,
+                "priority": priority,
+                "max_attempts": max_attempts,
+                "flags": flags,
+            }
+            task = Task(function, handler, timeout=timeout, around=around, keep_result=keep_result, **options)
+            return self._register(task)
 
         return register
 
@@ -287,6 +307,16 @@ class Tasks:
         for registry in reached:  # grows while it is walked
             reached += [includer for includer in registry._included_by if includer not in reached]
         return reached
+
+
+def check_around(around: object) -> Around | None:
+    """Return what makes context managers for handlers, or None; raise InvalidHandler for what cannot be called."""
+    if around is not None and not callable(around):
+        raise InvalidHandler(
+            f"around: expected a function that takes the context and returns a context manager, "
+            f"got {type(around).__name__}"
+        )
+    return around
 
 
 def _wants_context(handler: object) -> bool:

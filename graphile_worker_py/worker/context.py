@@ -9,6 +9,7 @@ import contextvars
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -22,7 +23,9 @@ from psycopg.pq import TransactionStatus
 
 from graphile_worker_py._connections import is_pipelined, own_connection
 from graphile_worker_py._database import Connection, Database
-from graphile_worker_py.errors import GraphileWorkerError, InvalidJobSpec, JobNotHeld
+from graphile_worker_py._running import check_progress
+from graphile_worker_py.current import helped
+from graphile_worker_py.errors import GraphileWorkerError, InvalidJobSpec, JobCancelled, JobNotHeld, JobTimeout
 from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, Kind, Outcome
 from graphile_worker_py.queue import Queue
 from graphile_worker_py.results import CHANNEL, as_json
@@ -65,6 +68,15 @@ class Helpers:
         self._here.helping = True
 
 
+def _helping(job: Job, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    """Call the function as a part of the job; the thread calls in a copy of the handler's context variables."""
+    before = helped.set(job)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        helped.reset(before)
+
+
 def _call_now(call: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
     future: Future[T] = Future()
     try:
@@ -78,19 +90,31 @@ class JobContext:
     """What a handler may ask for beside its payload.
 
     `job`: the job, with its attempt counted. `queue`: the Queue it came from. `logger`: a logger whose records carry
-    job_id, task_identifier and attempts. `cancelled`: an event that is set when the worker wants its threads back.
+    job_id, task_identifier and attempts. timeout: seconds it may run; tell: takes what it tells of its progress.
     `result`: what is kept, of a task with keep_result, where the handler returns None; a handler that completes its job
     in a transaction sets it before, for it is written by that transaction.
     """
 
     result: Any = None
+    _event: threading.Event | None = None  # made when somebody asks for it
 
     def __init__(
-        self, job: Job, queue: Queue, *, cancelled: threading.Event, helpers: Helpers, database: Database
+        self,
+        job: Job,
+        queue: Queue,
+        *,
+        cancelled: threading.Event,
+        helpers: Helpers,
+        database: Database,
+        timeout: float | None = None,
+        tell: Callable[[Job, tuple[int, int | None, str | None]], None] | None = None,
     ) -> None:
         self.job = job
         self.queue = queue
-        self.cancelled = cancelled
+        self.told: GraphileWorkerError | None = None  # why it is to end
+        self._stopping = cancelled  # the pool's, for all jobs
+        self._ends_at = None if timeout is None else time.perf_counter() + timeout
+        self._tell = tell
         self._helpers = helpers
         self._helped: list[Future[Any]] = []
         self._database = database  # with connections for handlers
@@ -105,6 +129,51 @@ class JobContext:
         job = self.job
         extra = {"job_id": job.id, "task_identifier": job.task_identifier, "attempts": job.attempts}
         return logging.LoggerAdapter(logging.getLogger(f"graphile_worker_py.task.{job.task_identifier}"), extra)
+
+    @property
+    def cancelled(self) -> threading.Event:
+        """Return an event that is set when the handler is to end: time is over, it was cancelled, or the pool stops."""
+        event = self._event
+        if event is None:
+            event = self.__dict__.setdefault("_event", threading.Event())  # one, whichever thread asks first
+            if self.told is not None or self._stopping.is_set():  # asked last: who sets it may look for it just before
+                event.set()
+        return event
+
+    @property
+    def remaining(self) -> float | None:
+        """Return the seconds that are left of the job's time, 0.0 when it is to end, None if it has no limit."""
+        if self.told is not None:
+            return 0.0
+        return None if self._ends_at is None else max(0.0, self._ends_at - time.perf_counter())
+
+    def check_cancelled(self) -> None:
+        """Raise JobTimeout if the job's time is over, JobCancelled if it was cancelled or the pool wants to stop."""
+        if self.told is not None:
+            raise type(self.told)(*self.told.args)
+        if self._ends_at is not None and time.perf_counter() >= self._ends_at:
+            raise JobTimeout("the job's time is over")
+        if self._stopping.is_set():
+            raise JobCancelled("the worker pool is stopping")
+
+    def progress(self, done: int, total: int | None = None, message: str | None = None) -> None:
+        """Tell how far the job is, for `Queue.progress`: cheap, for at most once a second is written what is newest.
+
+        done and total: 0 or more, in any unit. message: up to 1000 characters. Raises InvalidJobSpec for all else.
+        """
+        news = check_progress(done, total, message)
+        if self._tell is not None:
+            self._tell(self.job, news)
+
+    def limit(self, ends_at: float | None) -> None:
+        """Take note of a limit of the job's own, by time.perf_counter(); None: none."""
+        self._ends_at = ends_at
+
+    def end(self, error: GraphileWorkerError | None) -> None:
+        """Set `cancelled`, and know why; None: the pool is stopping."""
+        self.told = error or self.told
+        if self._event is not None:
+            self._event.set()
 
     def add_job(
         self,
@@ -227,7 +296,7 @@ class JobContext:
 
         The job waits for it, whether the handler returns the future or not; only a returned one decides the outcome.
         """
-        future = self._helpers.submit(function, *args, **kwargs)
+        future = self._helpers.submit(_helping, self.job, function, *args, **kwargs)
         self._helped.append(future)
         return future
 

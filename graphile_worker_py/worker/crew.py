@@ -10,13 +10,14 @@ from collections.abc import Callable
 
 import attrs
 
+from graphile_worker_py._grip import Grip
 from graphile_worker_py._service import next_of
 from graphile_worker_py.jobs import Job, Kind, Outcome
 from graphile_worker_py.worker.claims import Run
 
 
 class Crew:
-    """`size` threads that call work(job) for each job that take() returns, and pass the outcome to deliver().
+    """`size` threads that call work(job, grip) for each job that take() returns, and pass the outcome to deliver().
 
     A handler that forks may return in the child too: there the outcome counts for nothing, and the thread ends, and
     with it the child.
@@ -28,7 +29,7 @@ class Crew:
         size: int,
         *,
         take: Callable[[], Job | Run | None],
-        work: Callable[[Job], Outcome],
+        work: Callable[[Job, Grip], Outcome],
         deliver: Callable[[Outcome], None],
     ) -> None:
         self._take = take
@@ -37,6 +38,7 @@ class Crew:
         self._lock = threading.Lock()
         self._running: list[Job | None] = [None] * size  # each thread has its place, so none needs a lock
         self._runs: list[Run | None] = [None] * size
+        self.grips = [Grip() for _ in range(size)]
         self._left = size
         self._forked = False  # this is a handler's thread that went on in a child process, after os.fork()
         _crews.add(self)
@@ -59,6 +61,12 @@ class Crew:
         """Return the running jobs, each with the identifier of its thread."""
         pairs = zip(list(self._running), self._threads, strict=True)
         return [(job, thread.ident or 0) for job, thread in pairs if job is not None]
+
+    def end(self) -> None:
+        """Tell the handlers that are running that the pool wants its threads back."""
+        for grip in self.grips:
+            if (context := grip.context) is not None:
+                context.end(None)
 
     def waiting(self) -> list[Job]:
         """Return the jobs of runs that are behind a running one."""
@@ -86,16 +94,18 @@ class Crew:
         self.news.put("hurry")
 
     def _live(self, place: int) -> None:
+        grip = self.grips[place]
+        grip.bind()
         while (taken := self._take()) is not None:
             if isinstance(taken, Run):
                 self._runs[place] = taken
-                self._work_through(place, taken)
+                self._work_through(place, taken, grip)
                 self._runs[place] = None
                 if self._forked:
                     return
             else:
                 self._running[place] = taken
-                outcome = self._work(taken)
+                outcome = self._work(taken, grip)
                 if self._forked:
                     return
                 self._deliver(outcome)
@@ -105,12 +115,12 @@ class Crew:
             if not self._left:
                 self.news.put("all threads have ended")
 
-    def _work_through(self, place: int, run: Run) -> None:
+    def _work_through(self, place: int, run: Run, grip: Grip) -> None:
         """Run the jobs of one queue; what goes back is delivered first, for the queue is freed by the last outcome."""
         jobs = run.jobs
         while jobs:
             self._running[place] = job = jobs.popleft()
-            outcome = self._work(job)
+            outcome = self._work(job, grip)
             if self._forked:
                 return
             if outcome.exception is not None or run.over():

@@ -7,22 +7,25 @@ failure, SystemExit and KeyboardInterrupt included: a crew thread never dies of 
 from __future__ import annotations
 
 import contextvars
+import functools
 import inspect
 import os
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, MappingView, Set
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import attrs
 
+from graphile_worker_py._grip import INTERRUPTS, Grip
 from graphile_worker_py.errors import BatchResultMismatch, InvalidHandler
 from graphile_worker_py.jobs import Job, Kind, Outcome
 from graphile_worker_py.results import as_json
-from graphile_worker_py.tasks import Task
+from graphile_worker_py.tasks import Around, Task
 from graphile_worker_py.worker.context import JobContext
 
 OURS = str(Path(__file__).parents[1]) + os.sep
@@ -39,19 +42,36 @@ class _PartialFailure(Exception):
         self.first = first
 
 
-def execute(task: Task[Any, Any], job: Job, context: Callable[[Job], JobContext]) -> Outcome:
+def execute(
+    task: Task[Any, Any],
+    job: Job,
+    context: Callable[[Job], JobContext],
+    *,
+    around: Around | None = None,
+    grip: Grip | None = None,
+) -> Outcome:
     """Call the task's handler for a job and return what became of it; never raises.
 
-    A job is not over before what its handler has handed to helper threads is.
+    around: entered around the handler, outside the task's own. grip: that of this thread, if it is to be interrupted. A
+    job is not over before what its handler has handed to helper threads is.
     """
     began = time.perf_counter()
-    made = context(job) if task.wants_context else None
+    call: Callable[..., object] = task.handler
+    if around is not None or task.around is not None:
+        call = functools.partial(_within, task=task, around=around)
+    made = context(job) if task.wants_context or call is not task.handler else None
     try:
-        payload = job.payload
-        items = len(payload) if isinstance(payload, list) else None  # as they came: the handler may change its list
-        result = _called(task, payload, made)
-        if result is not None:
-            _settle(items, result)
+        if grip is not None:
+            grip.take(job, began, made)
+        try:
+            payload = job.payload
+            items = len(payload) if isinstance(payload, list) else None  # as they came: the handler may change its list
+            result = _called(call, payload, made)
+            if result is not None:
+                _settle(items, result)
+        finally:
+            if grip is not None:
+                grip.let_go()
         outcome = Outcome(job, Kind.COMPLETED, time.perf_counter() - began)
         if task.keep_result is not None:
             kept = made.result if result is None and made is not None else result
@@ -59,18 +79,42 @@ def execute(task: Task[Any, Any], job: Job, context: Callable[[Job], JobContext]
     except _PartialFailure as partial:
         outcome = Outcome(job, Kind.FAILED, time.perf_counter() - began, partial.text, partial.first, partial.kept)
     except BaseException as error:
+        if grip is not None and isinstance(error, INTERRUPTS):
+            _clear_up(error, job, context=made, grip=grip)
         outcome = Outcome(job, Kind.FAILED, time.perf_counter() - began, describe(error), error)
     return outcome if made is None else made.left_to_the_row(outcome)
 
 
-def _called(task: Task[Any, Any], payload: object, context: JobContext | None) -> object:
+def _clear_up(error: BaseException, job: Job, *, context: JobContext | None, grip: Grip) -> None:
+    """Do what an interrupt may have kept from being done, and let it say why it came."""
+    grip.job = grip.context = None
+    reason = grip.reason(job)
+    if reason is not None and not error.args:
+        error.args = reason.args
+    if context is not None:
+        context.wait_for_helpers()
+
+
+def _called(call: Callable[..., object], payload: object, context: JobContext | None) -> object:
     """Call the handler in context variables of its own, so that none reaches the thread's next job."""
     if context is None:
-        return contextvars.Context().run(task.handler, payload)
+        return contextvars.Context().run(call, payload)
     try:
-        return contextvars.Context().run(task.handler, payload, context)
+        return contextvars.Context().run(call, payload, context)
     finally:
         context.wait_for_helpers()
+
+
+def _within(payload: object, context: JobContext, *, task: Task[Any, Any], around: Around | None) -> object:
+    """Call the handler inside the queue's manager and its task's; what they suppress is suppressed."""
+    result: object = None
+    with ExitStack() as stack:
+        for factory in (around, task.around):
+            if factory is not None:
+                stack.enter_context(factory(context))
+        result = task.handler(payload, context) if task.wants_context else task.handler(payload)
+        context.wait_for_helpers()
+    return result
 
 
 def _settle(items: int | None, result: object) -> None:
@@ -103,6 +147,8 @@ def _item_error(entry: object) -> BaseException | None:
     if isinstance(entry, Future):
         try:
             return entry.exception()
+        except INTERRUPTS:
+            raise  # the job's, not this item's
         except BaseException as error:  # a cancelled future raises instead of telling
             return error
     if inspect.isawaitable(entry):

@@ -22,6 +22,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from graphile_worker_py._database import Database
 from graphile_worker_py._service import Service
@@ -151,4 +152,6 @@ class Sweeper(Service):
             logger.warning("freed %s jobs that had been locked for more than four hours", cleared)
         while self._forget() and not self.stopping.is_set():
             pass
+        with suppress(SchemaMissing, NotSupported):  # where our own tables could not be made
+            self._database.run("sweep_running")
         return random.uniform(*SWEEP_INTERVAL)  # noqa: S311 - no secret

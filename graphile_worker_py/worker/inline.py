@@ -6,6 +6,9 @@ happens inside that connection's transaction, the handler's own use of the queue
 a handler did there stays if it fails, as what it commits elsewhere would; only where it leaves the transaction broken
 is it taken back to where the handler began.
 
+A time limit is told and not enforced, for there is nobody to interrupt this thread: `ctx.remaining` and
+`ctx.check_cancelled()` know it. Progress is checked and not kept.
+
 Named queues and priorities count, flags do not: they are for telling workers apart, and here is only one.
 """
 
@@ -112,15 +115,20 @@ class InlineWorker:
     def _executed(self, job: Job) -> Outcome:
         if self._queue.events.wants(JobStarted):
             self._queue.events.emit(JobStarted(job))
-        task = self._queue.tasks[job.task_identifier]
+        task, around = self._queue.tasks[job.task_identifier], self._queue.around
         if not isinstance(self._database, OneConnection):
-            return execute(task, job, self._context)
+            return execute(task, job, self._context, around=around)
         with _unbroken(self._database.given):
-            return execute(task, job, self._context)
+            return execute(task, job, self._context, around=around)
 
     def _context(self, job: Job) -> JobContext:
         return _SharedContext(
-            job, self._queue, cancelled=threading.Event(), helpers=self._helpers, database=self._database
+            job,
+            self._queue,
+            cancelled=threading.Event(),
+            helpers=self._helpers,
+            database=self._database,
+            timeout=self._queue.tasks[job.task_identifier].timeout,
         )
 
     def _written(self, job: Job) -> Settled:

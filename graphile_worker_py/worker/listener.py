@@ -25,6 +25,7 @@ from collections.abc import Callable
 from psycopg import Notify, OperationalError
 
 from graphile_worker_py._database import Database
+from graphile_worker_py._running import RUNNING
 from graphile_worker_py._service import Service
 from graphile_worker_py._watched import Watched
 from graphile_worker_py.errors import SchemaTooNew
@@ -41,7 +42,11 @@ logger = logging.getLogger(__name__)
 
 
 class Listener(Service):
-    """Hears what is added and migrated. `on_jobs` is called for new jobs and after every (re)connect."""
+    """Hears what is added and migrated. `on_jobs` is called for new jobs and after every (re)connect.
+
+    on_running: called with the id of a job about which something was asked that may run here; after every (re)connect
+    with None. `hears` says whether notifications arrive now, as far as is known.
+    """
 
     def __init__(
         self,
@@ -49,6 +54,7 @@ class Listener(Service):
         *,
         on_jobs: Callable[[], None],
         on_breaking: Callable[[SchemaTooNew], None],
+        on_running: Callable[[int | None], None] = lambda id: None,
         ping_after: float = PING_AFTER,
         ping_timeout: float = PING_TIMEOUT,
     ) -> None:
@@ -61,6 +67,8 @@ class Listener(Service):
         self._told_of_polling = False
         self._on_jobs = on_jobs
         self._on_breaking = on_breaking
+        self._on_running = on_running
+        self.hears = False
         self._inner, self._outer = socket.socketpair()
         self._inner.setblocking(False)
         self._outer.setblocking(False)
@@ -77,11 +85,13 @@ class Listener(Service):
         if connection is None:
             return self._do_without()
         try:
-            self._database.listen(connection, ADDED, MIGRATED, self._channel)
+            self._database.listen(connection, ADDED, MIGRATED, RUNNING, self._channel)
+            self.hears = True
             self._outage.answered(connection.opened_at)
             self._look_back()
             self._listen(connection, until=connection.opened_at + self._database.max_lifetime)
         finally:
+            self.hears = False
             connection.close()
         return 0
 
@@ -121,6 +131,7 @@ class Listener(Service):
     def _look_back(self) -> None:
         """Make up for what was not heard while nobody listened: jobs, and a breaking migration."""
         self._on_jobs()
+        self._on_running(None)
         try:
             check(self._database)
         except SchemaTooNew as error:
@@ -137,6 +148,9 @@ class Listener(Service):
 
     def hear(self, notification: Notify) -> None:
         """Act on a notification; what cannot be read counts as one new job."""
+        if notification.channel == RUNNING:
+            self._on_running(int(notification.payload) if notification.payload.isdecimal() else None)
+            return
         told = _told(notification.payload)
         if notification.channel == ADDED:
             count = told.get("count", 1)

@@ -26,6 +26,7 @@ from types import TracebackType
 import psycopg
 
 from graphile_worker_py import _processes, migrate
+from graphile_worker_py._grip import Grip
 from graphile_worker_py._service import Service, next_of
 from graphile_worker_py._watched import hurried
 from graphile_worker_py.cron.scheduler import CrontabSource, Scheduler
@@ -48,6 +49,7 @@ from graphile_worker_py.worker.executor import execute
 from graphile_worker_py.worker.heartbeat import Heart, Sweeper
 from graphile_worker_py.worker.listener import Listener
 from graphile_worker_py.worker.local_queue import LocalQueue
+from graphile_worker_py.worker.oversight import Oversight
 from graphile_worker_py.worker.recorder import Recorder
 from graphile_worker_py.worker.signals import RELOAD, told_of_signals
 from graphile_worker_py.worker.watch import Watch
@@ -109,6 +111,7 @@ class WorkerPool:
         self._history = check_retention("history", history)
         self._scheduler: Scheduler | None = None
         self._completer: Completer | None = None
+        self._oversight: Oversight | None = None
         self._claiming: list[Service] = []
         self._started = False
         self._stopped = False
@@ -157,6 +160,7 @@ class WorkerPool:
             return crew.running()
         if not crew.wait(max(0.0, began + limit - time.monotonic())):
             self._cancelled.set()
+            crew.end()
             if timeout is not None:
                 if running := _still_running(crew):
                     return running
@@ -296,6 +300,9 @@ class WorkerPool:
         self._stack.callback(completer.stop)
         self._stack.callback(self._handlers_database.close)
         self._stack.callback(self._helpers.close)
+        self._oversight = Oversight(self.queue, self.id, self._crew.grips)
+        self._oversight.start()
+        self._stack.callback(self._oversight.stop)
         self._crew.start()
         if self._stuck_after is not None:
             watch = Watch(self._crew.at_work, after=self._stuck_after, events=self.queue.events)
@@ -304,14 +311,16 @@ class WorkerPool:
         self._quiet.callback(local_queue.close)
         self._begin_claiming(local_queue)
         if not once:
-            self._attend(local_queue, recorder)
+            self._attend(local_queue, recorder, self._oversight)
 
-    def _attend(self, local_queue: LocalQueue, recorder: Recorder) -> None:
+    def _attend(self, local_queue: LocalQueue, recorder: Recorder, oversight: Oversight) -> None:
         """Start what only a lasting pool needs."""
-        database = self.queue.database
+        database, put = self.queue.database, self._inbox.put
+        listener = Listener(database, on_jobs=local_queue.wake, on_breaking=put, on_running=oversight.hear)
+        oversight.hears = lambda: listener.hears
         for service in (
             Sweeper(database, forget=recorder.forget),
-            Listener(database, on_jobs=local_queue.wake, on_breaking=self._inbox.put),
+            listener,
             *([self._scheduler] if self._scheduler else []),
         ):
             self._begin_claiming(service)
@@ -324,14 +333,20 @@ class WorkerPool:
     def _see_what_stays_locked(self, heart: Heart) -> None:
         heart.leaves_jobs = self.leaves_jobs()
 
-    def _work(self, job: Job) -> Outcome:
+    def _work(self, job: Job, grip: Grip) -> Outcome:
         if self.queue.events.wants(JobStarted):
             self.queue.events.emit(JobStarted(job))
-        return execute(self.queue.tasks[job.task_identifier], job, self._context)
+        return execute(self.queue.tasks[job.task_identifier], job, self._context, around=self.queue.around, grip=grip)
 
     def _context(self, job: Job) -> JobContext:
         return JobContext(
-            job, self.queue, cancelled=self._cancelled, helpers=self._helpers, database=self._handlers_database
+            job,
+            self.queue,
+            cancelled=self._cancelled,
+            helpers=self._helpers,
+            database=self._handlers_database,
+            timeout=self.queue.tasks[job.task_identifier].timeout,
+            tell=self._oversight.tell if self._oversight else None,
         )
 
     def _stopped_after(self, message: object) -> list[Job]:

@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 from graphile_worker_py._service import Service
 from graphile_worker_py.events import Events, JobStuck
@@ -49,13 +48,16 @@ class Watch(Service):
         return min(self._after / 4, LONGEST_PAUSE)
 
     def _tell(self, job: Job, thread: int, seconds: float) -> None:
-        frame = sys._current_frames().get(thread)
-        if frame is not None and any(job is other for other, at in self._at_work() if at == thread):
-            self._events.emit(JobStuck(job, seconds, _stack(frame)))
+        stack = stack_of(thread)
+        if stack is not None and any(job is other for other, at in self._at_work() if at == thread):
+            self._events.emit(JobStuck(job, seconds, stack))
 
 
-def _stack(frame: FrameType) -> str:
-    """Return the stack from the handler on, as in a traceback: lines of code, and no values."""
+def stack_of(thread: int) -> str | None:
+    """Return a thread's stack from the handler on, as in a traceback: lines of code, no values. None: it has ended."""
+    frame = sys._current_frames().get(thread)
+    if frame is None:
+        return None
     frames = traceback.extract_stack(frame)
     calls = [place for place, entry in enumerate(frames) if (entry.filename, entry.name) == CALLS_HANDLERS]
     return "".join(traceback.format_list(frames[calls[-1] + 1 :] if calls else frames))
