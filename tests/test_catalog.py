@@ -106,6 +106,8 @@ RELATIONS = {  # kind, row level security
     "_private_py_results": ("r", False),
     "_private_py_history": ("r", False),
     "_private_py_history_id_seq": ("S", False),
+    "_private_py_progress": ("r", False),
+    "_private_py_timeouts": ("r", False),
 }
 
 SEQUENCES = {
@@ -132,6 +134,8 @@ CONSTRAINTS = {
     ("_private_py_pools", "_private_py_pools_pkey"): "PRIMARY KEY (id)",
     ("_private_py_results", "_private_py_results_pkey"): "PRIMARY KEY (job_id)",
     ("_private_py_history", "_private_py_history_pkey"): "PRIMARY KEY (id)",
+    ("_private_py_progress", "_private_py_progress_pkey"): "PRIMARY KEY (job_id)",
+    ("_private_py_timeouts", "_private_py_timeouts_pkey"): "PRIMARY KEY (job_id)",
 }
 
 ON_JOBS = "ON graphile_worker._private_jobs USING btree (priority, run_at) INCLUDE "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from logging import Logger, LoggerAdapter
 from threading import Event
@@ -12,12 +13,14 @@ from typing import Any, TypedDict
 from typing_extensions import assert_type
 
 from graphile_worker_py import (
+    Cancellation,
     CronItem,
     Job,
     JobContext,
     JobFailed,
     JobRun,
     JobSpec,
+    Progress,
     Queue,
     RunSummary,
     Task,
@@ -58,6 +61,39 @@ def remind(payload: Mail) -> bool:
 def audit(payload: Any) -> int:
     """Belong to a library's registry."""
     return len(payload)
+
+
+def traced(ctx: JobContext) -> AbstractContextManager[None]:
+    """Wrap each call of a handler."""
+    return nullcontext()
+
+
+@queue.task(timeout=timedelta(seconds=5), around=traced)
+def limited(payload: Mail) -> None:
+    """Have a limit, and a manager."""
+
+
+@queue.task("unlimited", timeout=2.5, around=traced)
+def with_context(payload: Mail, ctx: JobContext) -> None:
+    """Tell how far it is."""
+    assert_type(ctx.remaining, float | None)
+    ctx.check_cancelled()
+    ctx.progress(1, 2, "half")
+    ctx.progress(1.5)  # type: ignore[arg-type]
+
+
+@queue.task(around=5)  # type: ignore[call-overload, untyped-decorator]
+def surrounded(payload: Any) -> None:
+    """Have a manager that is none."""
+
+
+def jobs_end(queue: Queue) -> None:
+    assert_type(queue.cancel(1), Cancellation)
+    assert_type(queue.cancel(1, "no longer wanted"), Cancellation)
+    assert_type(queue.set_timeout(1, timedelta(hours=1)), bool)
+    assert_type(queue.progress(1), Progress | None)
+    queue.set_timeout(1, "1h")  # type: ignore[arg-type]
+    Queue(around=traced)
 
 
 @queue.task(5)  # type: ignore[call-overload, untyped-decorator]
