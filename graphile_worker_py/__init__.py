@@ -12,6 +12,7 @@ from graphile_worker_py.errors import (
     InvalidCrontab,
     InvalidHandler,
     InvalidJobSpec,
+    InvalidPayload,
     InvalidSchemaName,
     JobFailedForGood,
     JobNotHeld,
@@ -29,6 +30,7 @@ from graphile_worker_py.events import (
     JobCompleted,
     JobFailed,
     JobLost,
+    JobSnoozed,
     JobStarted,
     JobStuck,
     PoolStarted,
@@ -39,22 +41,26 @@ from graphile_worker_py.history import JobRun
 from graphile_worker_py.jobs import Job, JobInfo, JobSpec, Page, RunSummary, TaskStats
 from graphile_worker_py.queue import Queue
 from graphile_worker_py.quick import quick_add_job
+from graphile_worker_py.retry import Backoff, GiveUp, RetryLater, Snooze
 from graphile_worker_py.tasks import AddJob, Task, Tasks
 from graphile_worker_py.worker.context import JobContext
 from graphile_worker_py.worker.pool import WorkerPool
 
 __all__ = [
     "AddJob",
+    "Backoff",
     "BatchResultMismatch",
     "CronItem",
     "CrontabProblem",
     "DuplicateTask",
     "ExecutableFailed",
+    "GiveUp",
     "GraphileWorkerError",
     "InvalidConninfo",
     "InvalidCrontab",
     "InvalidHandler",
     "InvalidJobSpec",
+    "InvalidPayload",
     "InvalidSchemaName",
     "Job",
     "JobCompleted",
@@ -65,6 +71,7 @@ __all__ = [
     "JobLost",
     "JobNotHeld",
     "JobRun",
+    "JobSnoozed",
     "JobSpec",
     "JobStarted",
     "JobStuck",
@@ -75,10 +82,12 @@ __all__ = [
     "PoolStopped",
     "Queue",
     "ResultMissing",
+    "RetryLater",
     "RunSummary",
     "SchemaMissing",
     "SchemaTooNew",
     "SchemaTooOld",
+    "Snooze",
     "Task",
     "TaskStats",
     "Tasks",
