@@ -8,6 +8,7 @@ it refused, so none is kept, and of none but those known to be safe is the messa
 from __future__ import annotations
 
 import json
+import re
 import types
 from collections import deque
 from collections.abc import (
@@ -119,8 +120,9 @@ class _Unmakeable(Exception):
 class _Unfit(Exception):
     """What was expected and what was there instead, by the names of their types alone."""
 
-    def __init__(self, expected: str, value: object) -> None:
-        super().__init__(f"expected {expected}, got {'null' if value is None else type(value).__name__}")
+    def __init__(self, expected: str, value: object, *, got: str | None = None) -> None:
+        there = "null" if value is None else type(value).__name__
+        super().__init__(f"expected {expected}, got {there if got is None else got}")
 
 
 @cache
@@ -136,7 +138,7 @@ def _converter() -> Converter:
             return _of_an_object(super().gen_structure_attrs_fromdict(cl))
 
         def gen_structure_typeddict(self, cl: Any) -> Any:
-            return _of_an_object(super().gen_structure_typeddict(cl))
+            return _of_an_object(super().gen_structure_typeddict(_evaluated(cl)))
 
         def gen_structure_mapping(self, cl: Any) -> Any:
             return _of_an_object(super().gen_structure_mapping(cl))
@@ -162,6 +164,25 @@ def _is_a_list(kind: Any) -> bool:
 
 def _refuse(kind: Any) -> Any:
     raise _Unmakeable(kind)
+
+
+def _evaluated(kind: Any) -> Any:
+    """Return a TypedDict that knows its optional keys: where annotations are texts NotRequired is hidden from it."""
+    from typing_extensions import NotRequired, TypedDict, get_type_hints  # which cattrs brings
+
+    required: frozenset[str] = getattr(kind, "__required_keys__", frozenset())
+    hints: dict[str, Any] = get_type_hints(kind, include_extras=True) if required else {}
+    if all(get_origin(hints[name]) is not NotRequired for name in required):
+        return kind
+    return TypedDict(  # type: ignore[operator] # made of what only a running program knows
+        kind.__name__, {name: hint if name in required else NotRequired[_bare(hint)] for name, hint in hints.items()}
+    )
+
+
+def _bare(hint: Any) -> Any:
+    from typing_extensions import NotRequired, Required
+
+    return get_args(hint)[0] if get_origin(hint) in (NotRequired, Required) else hint
 
 
 def _of_an_object(make: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -217,7 +238,7 @@ def _of_a_list(kind: Any, converter: BaseConverter) -> Callable[[Any, Any], Any]
         if not isinstance(value, list):
             raise _Unfit("a list", value)
         if by_place and len(value) != len(hooks):
-            raise _Unfit(f"a list of {len(hooks)} items", value)
+            raise _Unfit(f"{len(hooks)} items", value, got=str(len(value)))
         items, errors = [], []
         for index, (item, (hook, one)) in enumerate(zip(value, hooks if by_place else repeat(hooks[0]))):  # noqa: B905
             try:
@@ -249,7 +270,7 @@ def _problems(error: Exception, path: str, kind: Any) -> Iterator[str]:
             yield f"{_below(path, *problem['loc'])}: {_safely(problem)}"
     else:
         field = next((one.name for one in error.args if isinstance(one, attrs.Attribute)), None)
-        why = "" if type(error) is Exception else f" ({type(error).__name__})"
+        why = "" if type(error).__module__.startswith("cattrs") else f" ({type(error).__name__})"
         yield f"{path if field is None else _below(path, field)}: does not fit {_name(kind)}{why}"
 
 
@@ -281,4 +302,4 @@ def _known_to_pydantic() -> frozenset[str]:
 
 
 def _name(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else re.sub(r"\w+\.", "", str(kind))
