@@ -2,145 +2,51 @@
 
 from __future__ import annotations
 
-import dataclasses
-import enum
-import functools
 import json
 import logging
-import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime, time, timedelta, timezone
+from collections.abc import Sequence
+from datetime import time, timezone
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NewType, Optional, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import attrs
 import psycopg
-import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typing_extensions import NotRequired
+from shapes import (
+    FULL,
+    NOON,
+    ORDER,
+    SECRET,
+    Basket,
+    Charge,
+    Color,
+    Letter,
+    Level,
+    Line,
+    Mail,
+    Order,
+    Tree,
+    UserId,
+    handler_of,
+    problems,
+    read,
+)
 
 from graphile_worker_py import (
-    InvalidHandler,
     InvalidPayload,
     JobContext,
     JobFailed,
     Queue,
     RunSummary,
-    Task,
-    WorkerPool,
 )
 from graphile_worker_py._payload import encode
 
 if TYPE_CHECKING:
-    from fractions import Fraction
-
-SECRET = "hunter2"  # noqa: S105 - what must not be shown
-
-
-class Color(enum.Enum):
-    RED = "red"
-    BLUE = "blue"
-
-
-class Level(enum.IntEnum):
-    LOW = 1
-    HIGH = 2
-
-
-@attrs.frozen
-class Line:
-    price: Decimal
-    count: int = attrs.field(validator=attrs.validators.instance_of(int))
-    note: str | None = None
-
-
-@attrs.define
-class Order:
-    id: uuid.UUID
-    lines: list[Line]
-    at: datetime
-    color: Color = Color.RED
-    level: Level | None = None
-    tags: frozenset[str] = frozenset()
-    named: dict[str, Line] = attrs.Factory(dict)
-    paid: bool = False
-    pair: tuple[int, str] = (1, "a")
-    letter: Literal["x", "y"] = "x"
-    weight: float = 1.0
-    day: date | None = None
-    hour: time | None = None
-
-
-@dataclasses.dataclass
-class Tree:
-    size: int
-    below: Optional[Tree] = None  # noqa: UP045 - as many still write it
-
-
-class Mail(TypedDict):
-    to: str
-    copies: NotRequired[int]
-
-
-class Letter(Mail, total=False):
-    stamp: int
-
-
-class Charge(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(strict=True)
-
-    order: int
-    at: datetime | None = None
-    kind: Literal["card", "cash"] = "card"
-    key: uuid.UUID | None = None
-    cents: int = pydantic.Field(1, gt=0)
-
-    @pydantic.field_validator("order")
-    @classmethod
-    def _is_lucky(cls, value: int) -> int:
-        if value == 13:
-            raise ValueError(f"{SECRET} {value}")
-        return value
-
-
-@attrs.define
-class Basket:
-    charge: Charge
-    more: list[Charge]
-
-
-UserId = NewType("UserId", int)
-NOON = datetime(2024, 7, 8, 12, tzinfo=timezone.utc)
-ORDER = Order(uuid.UUID(int=7), [Line(Decimal("1.10"), 2, "n")], NOON, Color.BLUE, Level.HIGH, frozenset("ab"))
-FULL = attrs.evolve(ORDER, named={"k": Line(Decimal(3), 1)}, paid=True, pair=(5, "b"), letter="y", weight=2.5)
-
-
-def handler_of(annotation: Any, seen: list[Any] | None = None) -> Callable[[Any], None]:
-    def handler(payload: Any) -> None:
-        if seen is not None:
-            seen.append(payload)
-
-    handler.__annotations__["payload"] = annotation
-    return handler
-
-
-def read(annotation: Any, payload: Any) -> Any:
-    """Return what a task with this annotation makes of JSON data."""
-    task = Task(handler_of(annotation), "task")
-    task.prepare()
-    return payload if task.read is None else task.read(payload)
-
-
-def problems(annotation: Any, payload: Any) -> list[str]:
-    with pytest.raises(InvalidPayload) as caught:
-        read(annotation, payload)
-    assert caught.value.__context__ is None
-    return list(caught.value.problems)
-
+    pass
 
 GIVEN: list[tuple[Any, Any]] = [
     (Order, ORDER),
@@ -341,120 +247,3 @@ def test_a_batch_goes_on_with_the_items_as_they_were_stored(queue: Queue, db: ps
     job = queue.job(id)
     assert job is not None
     assert job.raw_payload == '[{"to":   "b", "copies": 1}]'
-
-
-# Annotations.
-
-
-@pytest.mark.parametrize(
-    "annotation",
-    [
-        Any,
-        object,
-        dict,
-        list,
-        dict[str, Any],
-        list[dict[str, int]],
-        Mapping[str, object],
-        str | int | None,
-        "dict[str, Any]",
-    ],
-)
-def test_what_json_has_itself_arrives_untouched(annotation: Any) -> None:
-    payload = {"any": ["thing"]}
-    assert read(annotation, payload) is payload
-
-
-@pytest.mark.parametrize(
-    "annotation", [timedelta, complex, list[complex], object(), Line | Charge, "Fraction", "Nobody"]
-)
-def test_what_cannot_be_made_is_refused_when_a_worker_starts(queue: Queue, annotation: Any) -> None:
-    task = queue.task("work")(handler_of(annotation))
-    with pytest.raises(InvalidHandler, match=r"^the payload of handler_of.<locals>.handler: "):
-        queue.run_once()
-    with pytest.raises(InvalidHandler, match=r"cannot be made of JSON|means nothing at run time"):
-        WorkerPool(queue).start()
-    task.add_job({})  # which needs no handler
-
-
-def test_what_only_type_checkers_know_may_annotate_the_context(queue: Queue) -> None:
-    seen: list[Mail] = []
-
-    @queue.task
-    def work(payload: Mail, ctx: Fraction) -> None:
-        seen.append(payload)
-
-    work.add_job({"to": "a"})
-    queue.run_once()
-    assert seen == [{"to": "a"}]
-
-
-def logged(function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    return wrapper
-
-
-def of_a_line(payload: Line) -> None:
-    assert type(payload) is Line
-
-
-class Callable1:
-    def __call__(self, payload: Line) -> None:
-        of_a_line(payload)
-
-    def method(self, payload: Line) -> None:
-        of_a_line(payload)
-
-
-def second(first: int, payload: Line) -> None:
-    of_a_line(payload)
-
-
-@pytest.mark.parametrize(
-    "handler",
-    [
-        of_a_line,
-        logged(of_a_line),
-        Callable1(),
-        Callable1().method,
-        functools.partial(second, 1),
-        logged(logged(of_a_line)),
-    ],
-)
-def test_the_annotation_is_found_behind_decorators_and_methods(queue: Queue, handler: Callable[[Any], None]) -> None:
-    queue.task("work")(handler)
-    queue.add_job("work", Line(Decimal(1), 1))
-    assert queue.run_once() == RunSummary(completed=1, retrying=0, failed=0)
-
-
-def test_a_task_of_a_worker_that_runs_already_is_prepared_by_its_first_job(
-    queue: Queue, pools: Callable[..., WorkerPool], expected: Callable[[int], Any]
-) -> None:
-    seen: list[Any] = []
-    queue.task("other")(lambda payload: None)
-    with expected(1):
-        pools(1)
-        queue.task("late")(handler_of(Line, seen)).add_job(Line(Decimal(1), 1))
-    assert seen == [Line(Decimal(1), 1)]
-
-
-def test_an_invalid_payload_can_be_pickled_and_is_a_value_error() -> None:
-    import pickle
-
-    error = pickle.loads(pickle.dumps(InvalidPayload(["payload.a: is missing"])))  # noqa: S301 - our own
-    assert isinstance(error, ValueError)
-    assert (str(error), error.problems) == ("payload.a: is missing", ("payload.a: is missing",))
-
-
-def test_pydantic_and_cattrs_are_imported_only_where_they_are_needed() -> None:
-    code = (
-        "import sys; from graphile_worker_py import Queue; from typing import TypedDict\n"
-        "Mail = TypedDict('Mail', {'to': str})\n"
-        "def send(payload: Mail): ...\n"
-        "Queue('').task(send)\n"
-        "assert not {'cattrs', 'pydantic'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
