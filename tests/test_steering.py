@@ -305,3 +305,28 @@ def test_a_snooze_beside_a_failure_is_a_retry(queue: Queue, failures: list[JobFa
     stored = settle(queue, Snooze(HOUR), ValueError("no"))
     assert (stored.payload, stored.attempts) == ([0, 1], 1)
     assert len(failures) == 1
+
+
+@pytest.mark.parametrize(("error", "expected"), [(GiveUp(), "failed"), (Snooze(HOUR), "snoozed"), (OSError(), "again")])
+def test_a_failure_whose_answer_got_lost_is_told_as_it_was_written(
+    queue: Queue,
+    failures: list[JobFailed],
+    snoozes: list[JobSnoozed],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    expected: str,
+) -> None:
+    run_statement = queue.database.run
+    cut: list[str] = []
+
+    def run_and_cut(name: str, *args: Any, **options: Any) -> object:
+        rows = run_statement(name, *args, **options)
+        if name == "fail_jobs" and not cut:
+            cut.append(name)
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+        return rows
+
+    monkeypatch.setattr(queue.database, "run", run_and_cut)
+    run(queue, error)
+    assert cut == ["fail_jobs"]
+    assert ["failed" if one.final else "again" for one in failures] + ["snoozed" for _ in snoozes] == [expected]
