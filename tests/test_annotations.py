@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -74,12 +75,10 @@ def test_what_only_type_checkers_know_may_annotate_the_context(queue: Queue) -> 
     assert seen == [{"to": "a"}]
 
 
-def logged(function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    return wrapper
+@contextmanager
+def around() -> Iterator[None]:
+    """Be a decorator whose wrapper sees the names of contextlib, and not those of this module."""
+    yield
 
 
 def of_a_line(payload: Line) -> None:
@@ -102,11 +101,11 @@ def second(first: int, payload: Line) -> None:
     "handler",
     [
         of_a_line,
-        logged(of_a_line),
+        around()(of_a_line),
         Callable1(),
         Callable1().method,
         functools.partial(second, 1),
-        logged(logged(of_a_line)),
+        around()(around()(of_a_line)),
     ],
 )
 def test_the_annotation_is_found_behind_decorators_and_methods(queue: Queue, handler: Callable[[Any], None]) -> None:
