@@ -26,6 +26,7 @@ from graphile_worker_py import (
     RunSummary,
     Snooze,
 )
+from graphile_worker_py.testing import drain
 
 LATER = datetime(2123, 4, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
@@ -233,6 +234,27 @@ def test_failures_of_all_kinds_are_written_together(queue: Queue) -> None:
 def test_what_steers_can_be_copied_and_pickled(error: Exception) -> None:
     for other in (copy.copy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301 - our own
         assert (type(other), str(other), vars(other)) == (type(error), str(error), vars(error))
+
+
+def test_what_is_run_in_place_is_steered_too(migrated_url: str) -> None:
+    errors = {"up": GiveUp(), "snooze": Snooze(HOUR), "policy": KeyError(), "later": RetryLater(HOUR)}
+
+    def work(payload: str) -> None:
+        raise errors[payload]
+
+    with Queue(migrated_url, give_up_on=LookupError) as queue:
+        queue.task("work")(work)
+        jobs = {name: queue.add_job("work", name) for name in errors}
+        drained = drain(queue, raise_errors=False)
+        assert [job.payload for job in drained.ran] == list(errors)
+        assert {failure.job.payload: failure.final for failure in drained.failed} == {
+            "up": True,
+            "policy": True,
+            "later": False,
+        }
+        stored = queue.job(jobs["snooze"].id)
+        assert stored is not None
+        assert stored.attempts == 0
 
 
 # Batches.
