@@ -14,6 +14,7 @@ from graphile_worker_py.errors import (
     InvalidCrontab,
     InvalidHandler,
     InvalidJobSpec,
+    InvalidPayload,
     InvalidSchemaName,
     JobCancelled,
     JobFailedForGood,
@@ -33,6 +34,7 @@ from graphile_worker_py.events import (
     JobCompleted,
     JobFailed,
     JobLost,
+    JobSnoozed,
     JobStarted,
     JobStuck,
     PoolStarted,
@@ -43,23 +45,27 @@ from graphile_worker_py.history import JobRun
 from graphile_worker_py.jobs import Job, JobInfo, JobSpec, Page, RunSummary, TaskStats
 from graphile_worker_py.queue import Queue
 from graphile_worker_py.quick import quick_add_job
+from graphile_worker_py.retry import Backoff, GiveUp, RetryLater, Snooze
 from graphile_worker_py.tasks import AddJob, Task, Tasks
 from graphile_worker_py.worker.context import JobContext
 from graphile_worker_py.worker.pool import WorkerPool
 
 __all__ = [
     "AddJob",
+    "Backoff",
     "BatchResultMismatch",
     "Cancellation",
     "CronItem",
     "CrontabProblem",
     "DuplicateTask",
     "ExecutableFailed",
+    "GiveUp",
     "GraphileWorkerError",
     "InvalidConninfo",
     "InvalidCrontab",
     "InvalidHandler",
     "InvalidJobSpec",
+    "InvalidPayload",
     "InvalidSchemaName",
     "Job",
     "JobCancelled",
@@ -72,6 +78,7 @@ __all__ = [
     "JobLost",
     "JobNotHeld",
     "JobRun",
+    "JobSnoozed",
     "JobSpec",
     "JobStarted",
     "JobStuck",
@@ -84,10 +91,12 @@ __all__ = [
     "Progress",
     "Queue",
     "ResultMissing",
+    "RetryLater",
     "RunSummary",
     "SchemaMissing",
     "SchemaTooNew",
     "SchemaTooOld",
+    "Snooze",
     "Task",
     "TaskStats",
     "Tasks",

@@ -9,6 +9,7 @@
     ├── UnknownTask(LookupError)        no handler, or no task at all, is registered
     ├── DuplicateTask(ValueError)       one identifier, two handlers
     ├── InvalidHandler(TypeError)       a function that cannot work on a job, or what is none
+    ├── InvalidPayload(ValueError)      a payload that is not what its handler's annotation asks for
     ├── BatchResultMismatch             a list of results that does not fit the list of items
     ├── JobTimeout                      a handler that ran longer than it may
     ├── JobCancelled                    a handler that was told to end, by queue.cancel or a pool that stops
@@ -23,6 +24,7 @@
     │   └── SchemaMissing               no schema yet
     └── NotSupported                    this server or installation lacks something: names what
 
+What a handler raises to steer its job (RetryLater, Snooze, GiveUp) is no error: see retry.py.
 psycopg's own errors pass through untouched. Messages never hold payloads or passwords.
 """
 
@@ -91,6 +93,22 @@ class DuplicateTask(GraphileWorkerError, ValueError):
 
 class InvalidHandler(GraphileWorkerError, TypeError):
     """Refuse, at registration, a function that could not work on a job, or what is no task or event at all."""
+
+
+class InvalidPayload(GraphileWorkerError, ValueError):
+    """Fail a job whose payload does not fit its handler; `problems` are all that is wrong, each after its path.
+
+    None of them holds what was in the payload: only paths and the names of types.
+    """
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        shown = "; ".join(self.problems[:20])
+        more = len(self.problems) - 20
+        super().__init__(f"{shown}; and {more} more" if more > 0 else shown)
+
+    def __reduce__(self) -> tuple[type[InvalidPayload], tuple[tuple[str, ...]]]:
+        return type(self), (self.problems,)
 
 
 class BatchResultMismatch(GraphileWorkerError):

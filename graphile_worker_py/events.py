@@ -1,8 +1,8 @@
 """What happened, as frozen records, and who wants to know. Logging is one subscriber among others.
 
 A subscriber is called in the thread where it happened (a crew thread, or the one that writes outcomes), so it should
-be quick. What it raises is logged and harms nothing. JobCompleted, JobFailed and JobLost are told after the database
-has confirmed them. No record is made where nobody listens.
+be quick. What it raises is logged and harms nothing. JobCompleted, JobFailed, JobSnoozed and JobLost are told after the
+database has confirmed them. No record is made where nobody listens.
 """
 
 from __future__ import annotations
@@ -59,13 +59,24 @@ class JobFailed:
     """An attempt failed and this is written; duration in seconds.
 
     `final` is true when no attempt is left. `remaining` is the number of items a partly failed batch goes on with,
-    None where the whole payload stays.
+    None where the whole payload stays; `given_up` are the places, from 0, of its items that are not tried again.
     """
 
     job: Job
     error: str
     exception: BaseException | None
     final: bool
+    duration: float
+    remaining: int | None = None
+    given_up: tuple[int, ...] = ()
+
+
+@attrs.frozen
+class JobSnoozed:
+    """A handler has put its job off and this is written, the attempt given back; duration in seconds."""
+
+    job: Job
+    exception: BaseException | None
     duration: float
     remaining: int | None = None
 
@@ -86,7 +97,7 @@ class JobStuck:
     stack: str
 
 
-KINDS = (PoolStarted, PoolStopped, JobStarted, JobCompleted, JobFailed, JobLost, JobStuck)
+KINDS = (PoolStarted, PoolStopped, JobStarted, JobCompleted, JobFailed, JobSnoozed, JobLost, JobStuck)
 
 
 class Events:
@@ -142,6 +153,8 @@ def log(event: object) -> None:
     elif isinstance(event, JobStuck):
         message = "job %s (%s) still runs after %.0f s; its thread is here:\n%s"
         logger.warning(message, *_job(event.job), event.seconds, event.stack, extra=_extra(event.job))
+    elif isinstance(event, JobSnoozed):
+        logger.debug("job %s (%s) was put off: %.500s", *_job(event.job), event.exception, extra=_extra(event.job))
     elif isinstance(event, JobCompleted):
         logger.debug("job %s (%s) completed in %.3f s", *_job(event.job), event.duration, extra=_extra(event.job))
     elif isinstance(event, PoolStarted):

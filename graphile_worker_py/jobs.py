@@ -1,4 +1,4 @@
-"""Jobs as data: JobSpec (asked for), Job (held), JobInfo (listed), Outcome (what became of one).
+"""Jobs as data: JobSpec (asked for), Job (held), JobInfo (listed), Outcome (what became of one) and Verdict.
 
 Everything here is checked at the door, so a bad job fails in the view that asks for it and never in the
 worker. Payloads travel as JSON text in both directions: what was stored is decoded only when somebody looks,
@@ -353,13 +353,31 @@ class Kind(enum.Enum):
     DECIDED = "decided"  # by a transaction of the handler's: completed if the row is gone, failed if it is there
 
 
+@attrs.frozen
+class Verdict:
+    """When a job that failed is tried again: `delay` seconds after that is written, and not before `run_at`.
+
+    No delay is that of Node's worker, e^min(attempts, 10) seconds. `final`: it is not, whatever attempts are left.
+    `snoozed`: it has not failed, and the attempt is given back.
+    """
+
+    delay: float | None = None
+    run_at: datetime | None = None
+    final: bool = False
+    snoozed: bool = False
+
+
+AGAIN = Verdict()  # as in Node
+
+
 @attrs.frozen(slots=False)  # see Job
 class Outcome:
     """What became of one claimed job, ready to be written; `duration` is in seconds.
 
     `error` is the text for last_error; `exception` what was raised, for subscribers; `kept` the places, from 0, of the
-    items of a batch that failed, None where the payload stays as it is. `frees_queue`: false while more jobs of its
-    run are to come. `result` is what to keep of what the handler returned, as JSON text.
+    items of a batch that the job goes on with, None where the payload stays as it is; `given_up` those of items that
+    are not tried again; `verdict` says when. `frees_queue`: false while more jobs of its run are to come. `result` is
+    what to keep of what the handler returned, as JSON text.
     """
 
     job: Job
@@ -369,4 +387,6 @@ class Outcome:
     exception: BaseException | None = None
     kept: tuple[int, ...] | None = None
     frees_queue: bool = True
+    verdict: Verdict = AGAIN
+    given_up: tuple[int, ...] = ()
     result: str | None = None

@@ -44,6 +44,7 @@ from graphile_worker_py.jobs import (
 )
 from graphile_worker_py.listing import page_of
 from graphile_worker_py.results import Waiters
+from graphile_worker_py.retry import DelayRule, ExceptionTypes, RetryPolicy
 from graphile_worker_py.tasks import Around, Tasks, check_around
 
 FlagSource: TypeAlias = Iterable[str] | Callable[[], Iterable[str] | None] | None
@@ -58,6 +59,7 @@ class Queue:
     wait for a connection; statement_timeout: for a sign of life during a statement, None for ever. prepared_statements:
     whether to prepare what is run often; through a pooler nothing is. listen: where a worker hears of new jobs, True
     (this database), a conninfo, or False (nowhere: it polls); None reads GRAPHILE_WORKER_LISTEN, a conninfo or "off".
+    retry, retry_on, give_up_on: of tasks that do not say it themselves, see Tasks.task.
     around: called with a handler's JobContext, it returns a context manager, entered around each handler call.
     Safe in threads; after a fork the child opens connections of its own.
     Raises InvalidSchemaName, InvalidConninfo; every method may raise SchemaMissing and psycopg's errors.
@@ -75,6 +77,9 @@ class Queue:
         statement_timeout: float | None = 20.0,
         prepared_statements: bool = True,
         listen: str | bool | None = None,
+        retry: DelayRule | None = None,
+        retry_on: ExceptionTypes | None = None,
+        give_up_on: ExceptionTypes | None = None,
         around: Around | None = None,
     ) -> None:
         if statement_timeout is not None:
@@ -92,6 +97,7 @@ class Queue:
         self.task = self.tasks.task
         self.cron = self.tasks.cron
         self.events = Events()
+        self.retry = RetryPolicy(retry, retry_on, give_up_on)
         self.around = check_around(around)
         schema = schema if schema is not None else os.environ.get("GRAPHILE_WORKER_SCHEMA") or DEFAULT_SCHEMA
         self.database = self._connected_to(database, schema, listen)

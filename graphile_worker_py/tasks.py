@@ -1,24 +1,28 @@
 """Task and Tasks: the names this process can work on, and the functions that do it.
 
-What could not work is refused where the handler is written: coroutines, generators, functions that take neither
-a payload nor a payload and a context, and a second handler for a name.
+What could not work is refused where the handler is written, a second handler for a name too. What an annotation makes
+of payloads is found out when a worker starts: by then all it may name is defined, and who only adds jobs needs it not.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, tzinfo
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
+from graphile_worker_py._handlers import name_of, payload_annotation, wants_context
+from graphile_worker_py._typed import reader
 from graphile_worker_py.cron.crontab import CronItem, check_identifiers
 from graphile_worker_py.errors import DuplicateTask, InvalidHandler, UnknownTask
 from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, check_retention, check_timeout
+from graphile_worker_py.retry import DelayRule, ExceptionTypes, RetryPolicy
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+Payload_contra = TypeVar("Payload_contra", contravariant=True)
 
 Around: TypeAlias = Callable[[Any], AbstractContextManager[object]]  # called with the JobContext
 
@@ -52,13 +56,22 @@ class AddJob(Protocol):
         ...
 
 
+class Takes(Protocol[Payload_contra]):
+    """What is called with a payload first: by this a type checker finds the type of a task's payloads."""
+
+    def __call__(self, payload: Payload_contra, /, *args: Any, **kwargs: Any) -> Any:
+        """Work on a payload."""
+        ...
+
+
 class Task(Generic[P, R]):
     """A handler under its identifier: still a plain function when called, and a way to add its jobs.
 
     `defaults` are the add_job options given at registration; they hold wherever a job of this task is added by a
-    process that has it registered. `wants_context` says whether the handler takes a second argument. `timeout`: the
-    seconds that it may run, None for ever; `around`: makes the context manager that it is called in; `keep_result`: how
-    long what it returns is kept, None for not at all.
+    process that has it registered. `wants_context` says whether the handler takes a second argument. `read` makes what
+    the handler asks for of JSON data, None where it takes them as they are. `retry` is what it says about retries,
+    `timeout` the seconds that it may run, None for ever; `around` makes the context manager that it is called in;
+    `keep_result` is how long what it returns is kept, None for not at all.
     """
 
     def __init__(
@@ -66,13 +79,19 @@ class Task(Generic[P, R]):
         handler: Callable[P, R],
         identifier: str | None = None,
         *,
+        retry: DelayRule | None = None,
+        retry_on: ExceptionTypes | None = None,
+        give_up_on: ExceptionTypes | None = None,
+        retry_invalid: bool = False,
         timeout: timedelta | float | None = None,
         around: Around | None = None,
         keep_result: bool | timedelta | None = None,
         **defaults: Any,
     ) -> None:
-        self.wants_context = _wants_context(handler)
+        self.wants_context = wants_context(handler)
         self.handler = handler
+        self.retry = RetryPolicy(retry, retry_on, give_up_on, retry_invalid)
+        self.read: Callable[[Any], Any] | None = self._read_first
         name = identifier if identifier is not None else getattr(handler, "__name__", None)
         if name is None or name == "<lambda>":
             raise InvalidHandler("this handler has no name of its own: give the task an identifier")
@@ -96,6 +115,46 @@ class Task(Generic[P, R]):
         """Let add_job of this handle go to that queue; the first queue that takes a task keeps it."""
         self._add_job = self._add_job or add_job
 
+    def prepare(self) -> None:
+        """Find out what the handler's annotation makes of payloads; raises InvalidHandler where that cannot be."""
+        try:
+            self.read = reader(payload_annotation(self.handler))
+        except InvalidHandler as error:
+            raise InvalidHandler(f"the payload of {name_of(self.handler)}: {error}") from error.__cause__
+
+    def _read_first(self, payload: Any) -> Any:
+        self.prepare()
+        return payload if self.read is None else self.read(payload)
+
+    @overload
+    def add_job(
+        self: Takes[dict[str, Any]],
+        *,
+        queue_name: str | None = None,
+        run_at: datetime | timedelta | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        job_key: str | None = None,
+        job_key_mode: JobKeyMode | None = None,
+        flags: Iterable[str] | None = None,
+        connection: object = None,
+    ) -> Job: ...
+
+    @overload
+    def add_job(
+        self: Takes[T],
+        payload: T,
+        *,
+        queue_name: str | None = None,
+        run_at: datetime | timedelta | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        job_key: str | None = None,
+        job_key_mode: JobKeyMode | None = None,
+        flags: Iterable[str] | None = None,
+        connection: object = None,
+    ) -> Job: ...
+
     def add_job(
         self,
         payload: Any = None,
@@ -109,7 +168,10 @@ class Task(Generic[P, R]):
         flags: Iterable[str] | None = None,
         connection: object = None,
     ) -> Job:
-        """Add a job for this task and return it as stored; the arguments are those of `Queue.add_job`."""
+        """Add a job for this task and return it as stored; the arguments are those of `Queue.add_job`.
+
+        Type checkers compare the payload with the handler's; none can be given where the handler takes any dict.
+        """
         if self._add_job is None:
             raise UnknownTask(f"task {self.identifier!r} belongs to no queue yet: call queue.include(tasks) first")
         return self._add_job(
@@ -151,6 +213,10 @@ class Tasks:
         priority: int | None = None,
         max_attempts: int | None = None,
         flags: Iterable[str] | None = None,
+        retry: DelayRule | None = None,
+        retry_on: ExceptionTypes | None = None,
+        give_up_on: ExceptionTypes | None = None,
+        retry_invalid: bool = False,
         timeout: timedelta | float | None = None,
         around: Around | None = None,
         keep_result: bool | timedelta | None = None,
@@ -165,29 +231,43 @@ class Tasks:
         priority: int | None = None,
         max_attempts: int | None = None,
         flags: Iterable[str] | None = None,
+        retry: DelayRule | None = None,
+        retry_on: ExceptionTypes | None = None,
+        give_up_on: ExceptionTypes | None = None,
+        retry_invalid: bool = False,
         timeout: timedelta | float | None = None,
         around: Around | None = None,
         keep_result: bool | timedelta | None = None,
     ) -> Any:
         """Register a function as the handler of a task: `@task`, or `@task("name", max_attempts=5)`.
 
-        The identifier is the function's name unless given. queue_name, priority, max_attempts and flags become the
-        defaults of its jobs. timeout: how long the handler may run, a timedelta or seconds. around: called with the
-        JobContext, it returns a context manager, which is entered around each call of the handler. keep_result: how
-        long what it returns is kept for `Queue.wait_for`; True: a day. Raises InvalidHandler, DuplicateTask,
-        InvalidJobSpec.
+        The identifier is the function's name unless given. queue_name to flags become the defaults of its jobs. retry:
+        the delay after a failure, a Backoff or a function of attempt and exception that returns a timedelta, or None to
+        give up. retry_on, give_up_on: the exception types that are, or are not, worth a retry. What is None is as the
+        queue says, else as in Node. retry_invalid: try again also where the payload does not fit the annotation.
+        timeout: how long the handler may run, a timedelta or seconds. around: called with the JobContext, it returns a
+        context manager, which is entered around each call of the handler. keep_result: how long what it returns is kept
+        for `Queue.wait_for`; True: a day. Raises InvalidHandler, DuplicateTask, InvalidJobSpec.
         """
         if handler is not None and not isinstance(handler, str):
             return self._register(Task(handler))
 
         def register(function: Callable[P, R]) -> Task[P, R]:
-            options: dict[str, Any] = {
-                "queue_name": queue_name,
-                "priority": priority,
-                "max_attempts": max_attempts,
-                "flags": flags,
-            }
-            task = Task(function, handler, timeout=timeout, around=around, keep_result=keep_result, **options)
+            task = Task(
+                function,
+                handler,
+                queue_name=queue_name,
+                priority=priority,
+                max_attempts=max_attempts,
+                flags=flags,
+                retry=retry,
+                retry_on=retry_on,
+                give_up_on=give_up_on,
+                retry_invalid=retry_invalid,
+                timeout=timeout,
+                around=around,
+                keep_result=keep_result,
+            )
             return self._register(task)
 
         return register
@@ -317,49 +397,3 @@ def check_around(around: object) -> Around | None:
             f"got {type(around).__name__}"
         )
     return around
-
-
-def _wants_context(handler: object) -> bool:
-    """Say whether a handler takes (payload, context) rather than (payload); raise InvalidHandler if neither.
-
-    A second parameter is the context if it must be given, or if it is called ctx or context.
-    """
-    if not callable(handler):
-        raise InvalidHandler(f"a task needs a function, got {type(handler).__name__}")
-    name = getattr(handler, "__qualname__", repr(handler))
-    _refuse_lazy_functions(handler, name)
-    try:
-        parameters = list(inspect.signature(handler).parameters.values())
-    except (TypeError, ValueError):
-        return False
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    required = [p for p in positional if p.default is p.empty]
-    if positional and positional[0].name == "self":
-        raise InvalidHandler(
-            f"{name} is a method of a class: make it a function, or register the method of an instance"
-        )
-    if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters) or len(required) > 2:
-        raise InvalidHandler(f"{name} asks for more than a payload and a context: a handler is called with these two")
-    if not positional and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        raise InvalidHandler(
-            f"{name} takes no argument: a handler is called with the payload, write def {name}(payload)"
-        )
-    return len(required) == 2 or (len(positional) > 1 and positional[1].name in ("ctx", "context"))
-
-
-def _refuse_lazy_functions(handler: Any, name: str) -> None:
-    """Refuse what would return at once without having done anything.
-
-    A decorator may make a plain function of an async def, with asyncio.run; where it does not, its jobs fail and say
-    so. A generator is refused behind a decorator too: its jobs would seem to succeed.
-    """
-    for function in (handler, type(handler).__call__):
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise InvalidHandler(
-                f"{name} is an async def: handlers run in threads, so write a plain def, "
-                "and call asyncio.run(...) in it if you must"
-            )
-    inner = inspect.unwrap(handler)
-    for function in (inner, type(inner).__call__):
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise InvalidHandler(f"{name} is a generator: calling it would run nothing, so replace its yield")

@@ -40,7 +40,8 @@ AnyTask: TypeAlias = str | Task[Any, Any]
 class Drained:
     """What a drain() ran, in order: all of it, what was completed, what failed, each failure as its JobFailed.
 
-    `without_handler`: identifiers of jobs that are due, and were left alone because no task is registered for them.
+    What was snoozed is in `ran` alone. `without_handler`: identifiers of jobs that are due, and were left alone because
+    no task is registered for them.
     """
 
     ran: tuple[Job, ...]

@@ -23,9 +23,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("_database", "_service", "tasks", "events", "embedded"),
     ("cron.crontab", "current"),
     ("cron.pattern",),
-    ("cron", "_connections", "_grip"),
+    ("cron", "_connections", "_grip", "retry"),
     ("jobs", "_conninfo", "_embedded_guard", "_outage", "_watched"),
-    ("_payload", "_payload_differences", "_processes"),
+    ("_payload", "_payload_differences", "_processes", "_typed", "_handlers"),
     ("errors", "_version"),
 )
 

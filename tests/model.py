@@ -21,6 +21,17 @@ DEAD_AFTER = timedelta(seconds=60)
 Spec = dict[str, Any]  # arguments of Queue.add_job and of JobSpec
 
 
+@attrs.frozen(kw_only=True)
+class Way:
+    """How a failed job goes on; `keyed` if it was claimed with a key."""
+
+    delay: float | None = None
+    run_at: datetime | None = None
+    final: bool = False
+    snoozed: bool = False
+    keyed: bool = False
+
+
 @attrs.define(kw_only=True)
 class Row:
     """A job, with the names of its task and queue in the place of their ids."""
@@ -52,9 +63,19 @@ class Row:
         """Use up all attempts."""
         self.attempts, self.updated_at = self.max_attempts, now
 
-    def back_off(self, now: datetime, error: str) -> None:
-        self.last_error = error
-        self.run_at = max(now, self.run_at) + timedelta(seconds=math.exp(min(self.attempts, 10)))
+    def back_off(self, now: datetime, error: str, way: Way | None = None) -> None:
+        """Wait as in Node, or as the way says; a snooze is no failure, unless the job has lost its key meanwhile."""
+        way = way or Way()
+        seconds = math.exp(min(self.attempts, 10)) if way.delay is None else way.delay
+        self.run_at = max(now, self.run_at) + timedelta(seconds=seconds)
+        if way.run_at is not None:
+            self.run_at = max(self.run_at, way.run_at)
+        if way.snoozed and not (way.keyed and self.key is None):
+            self.attempts = max(0, self.attempts - 1)
+        else:
+            self.last_error = error
+        if way.final:
+            self.attempts = max(self.attempts, self.max_attempts)
         self.unlock()
 
 
@@ -222,14 +243,20 @@ class Model:
         return set(ids) - {row.id for row in done}
 
     def fail(
-        self, errors: dict[int, str], claims: Claims, *, freeing: Collection[int], kept: dict[int, list[int]]
+        self,
+        errors: dict[int, str],
+        claims: Claims,
+        *,
+        freeing: Collection[int],
+        kept: dict[int, list[int]],
+        ways: dict[int, Way],
     ) -> dict[int, bool | None]:
         """Return for each whether that was the last attempt, None if it is there but not held; `kept` from 1."""
         failed = self.held(errors, claims)
         for row in failed:
             if row.id in kept:
                 row.payload = [row.payload[place - 1] for place in kept[row.id]]
-            row.back_off(self.now, errors[row.id])
+            row.back_off(self.now, errors[row.id], ways.get(row.id))
         self.free_queues({row.queue_name for row in failed if row.id in freeing}, claims)
         return {id: None for id in errors if id in self.rows} | {r.id: r.attempts >= r.max_attempts for r in failed}
 

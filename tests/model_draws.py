@@ -15,6 +15,7 @@ CLEANUP = ("DELETE_PERMAFAILED_JOBS", "GC_TASK_IDENTIFIERS", "GC_JOB_QUEUES")
 
 holders = st.sampled_from(HOLDERS)
 picks = st.integers(1, 15)  # a bit for each that is picked
+ways = st.lists(st.sampled_from(["node's", "delay", "moment", "final", "snooze"]), min_size=1, max_size=3)
 guards = st.sampled_from(["right"] * 4 + ["another holder", "an earlier claim"])
 pauses = st.sampled_from([timedelta()] * 3 + [STALE - HOUR, STALE + TICK])
 modes = st.sampled_from([None, "replace", "preserve_run_at", "unsafe_dedupe"])

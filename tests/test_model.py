@@ -9,6 +9,7 @@ not promised: a rule picks from what is there, if there is anything.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Collection, Iterator
@@ -22,7 +23,7 @@ import pytest
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from model import STALE, Asked, Claims, Lock, Model, Row, Spec, columns, in_order
+from model import STALE, Asked, Claims, Lock, Model, Row, Spec, Way, columns, in_order
 from model_draws import HOLDERS, TICK
 from model_tables import BEGIN, Tables, shown
 
@@ -215,24 +216,44 @@ class Machine(RuleBasedStateMachine):
             missing = self.run("finish_jobs", {**parameters(claims), "ids": ids, "freeing": freeing})
             assert {row[0] for row in missing} == self.model.finish(ids, claims, freeing)
 
-    @rule(holder=drawn.holders, picked=drawn.picks, guard=drawn.guards, keeping=st.integers(0, 7))
-    def fail(self, holder: str, picked: int, guard: str, keeping: int) -> None:
+    @rule(holder=drawn.holders, picked=drawn.picks, guard=drawn.guards, keeping=st.integers(0, 7), goes_on=drawn.ways)
+    def fail(self, holder: str, picked: int, guard: str, keeping: int, goes_on: list[str]) -> None:
         holder, jobs = self.some_held(holder, picked)
         if jobs:
             freeing = self.leaving(holder, jobs)
             kept = {
                 j.id: some(list(range(1, len(j.payload) + 1)), keeping) for j in jobs if isinstance(j.payload, list)
             }
-            self.write_failures(self.wrote(holder, jobs, guard), jobs, freeing=freeing, kept=kept if keeping else {})
+            ways = {job.id: self.way(job, how) for job, how in zip(jobs, itertools.cycle(goes_on), strict=False)}
+            claims = self.wrote(holder, jobs, guard)
+            self.write_failures(claims, jobs, freeing=freeing, kept=kept if keeping else {}, ways=ways)
+
+    def way(self, job: Job, how: str) -> Way:
+        keyed = job.key is not None
+        return {
+            "node's": Way(keyed=keyed),
+            "delay": Way(delay=90.0, keyed=keyed),
+            "moment": Way(delay=0.0, run_at=self.model.now + timedelta(hours=1), keyed=keyed),
+            "final": Way(delay=0.0, final=True, keyed=keyed),
+            "snooze": Way(delay=3.0, snoozed=True, keyed=keyed),
+        }[how]
 
     def write_failures(
-        self, claims: Claims, jobs: list[Job], *, freeing: list[int], kept: dict[int, list[int]]
+        self,
+        claims: Claims,
+        jobs: list[Job],
+        *,
+        freeing: list[int],
+        kept: dict[int, list[int]],
+        ways: dict[int, Way],
     ) -> dict[int, bool | None]:
         errors = {job.id: f"oops {job.attempts}" for job in jobs}
         texts = [f"{{{','.join(map(str, kept[id]))}}}" if id in kept else None for id in errors]
-        told = {"ids": list(errors), "errors": list(errors.values()), "kept": texts, "freeing": freeing}
+        told: dict[str, Any] = {"ids": list(errors), "errors": list(errors.values()), "kept": texts, "freeing": freeing}
+        names = {"delays": "delay", "run_ats": "run_at", "final": "final", "snoozed": "snoozed", "keyed": "keyed"}
+        told |= {name: [getattr(ways[job.id], field) for job in jobs if ways] for name, field in names.items()}
         final = dict(self.run("fail_jobs", {**parameters(claims), **told}))
-        assert final == self.model.fail(errors, claims, freeing=freeing, kept=kept)
+        assert final == self.model.fail(errors, claims, freeing=freeing, kept=kept, ways=ways)
         return final
 
     @rule(holder=drawn.holders, picked=drawn.picks, guard=drawn.guards, begun=st.booleans(), wait=st.booleans())
@@ -265,7 +286,7 @@ class Machine(RuleBasedStateMachine):
                 self.model.finish([job.id], claims, ())
             self.look()
             self.clean_up(["GC_JOB_QUEUES"])  # the queue is still locked
-            final = self.write_failures(claims, [job], freeing=freeing, kept={})
+            final = self.write_failures(claims, [job], freeing=freeing, kept={}, ways={})
             if final.get(job.id) is None and freeing:
                 self.run("free_queues", {**parameters(claims), "queues": [job.job_queue_id]})
                 self.model.free_queues({job.queue_name}, claims)

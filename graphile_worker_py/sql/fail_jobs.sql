@@ -1,24 +1,45 @@
 -- Records failures: the error, a later run_at, which items of a batch are left (`kept`, by their places from 1); frees the
--- queues of those in `freeing`. Only where `holder` still holds the job by one of the claims made at `since`; returns the ids it wrote, each with whether no attempt
--- is left (a taken key ends the attempts, too), and with null the ids of jobs that are there, but not held so. Without a delay of its own a job waits e^min(attempts, 10) seconds, as
--- in Node. Items keep their text, to the last digit: they never become values on the way.
--- f is not joined in the usual way round: `id = any` keeps the primary key in use whatever the statistics say.
+-- queues of those in `freeing`. Only where `holder` still holds the job by one of the claims made at `since`; returns the ids
+-- it wrote, each with whether no attempt is left (a taken key ends the attempts, too), and with null the ids of jobs that are
+-- there, but not held so.
+-- A job waits `delays` seconds, or without one e^min(attempts, 10), as in Node; and until one of `run_ats`. `final` uses up
+-- its attempts. `snoozed` gives this one back and leaves last_error, unless the job had a key (`keyed`) and lost it while it
+-- ran: another job has taken its place. These lists may be empty; else all are as long as `ids`.
+-- Items keep their text, to the last digit: they never become values on the way.
+-- f is not joined in the usual way round: `id = any` keeps the primary key in use whatever the statistics say; and it is
+-- read once for each job.
 with f as materialized (
     select *
-    from unnest(%(ids)s::bigint[], %(errors)s::text[], %(kept)s::text[]) as f(id, error, kept)
+    from unnest(
+        %(ids)s::bigint[], %(errors)s::text[], %(kept)s::text[], %(delays)s::float8[], %(run_ats)s::timestamptz[],
+        %(final)s::boolean[], %(snoozed)s::boolean[], %(keyed)s::boolean[]
+    ) as f(id, error, kept, delay, run_at, final, snoozed, keyed)
 ), failed as (
     update {schema}._private_jobs as j
-    set last_error = (select f.error from f where f.id = j.id),
-        payload = coalesce(
-            (
-                select json_agg(e.item order by e.place)
-                from f, json_array_elements(case when f.kept is not null then j.payload end)
-                    with ordinality as e (item, place)
-                where f.id = j.id and e.place = any (f.kept::integer[])
-            ),
-            j.payload
+    set (last_error, payload, attempts, run_at) = (
+            select
+                case when f.snoozed and not (f.keyed and j.key is null) then j.last_error else f.error end,
+                coalesce(
+                    (
+                        select json_agg(e.item order by e.place)
+                        from json_array_elements(case when f.kept is not null then j.payload end)
+                            with ordinality as e (item, place)
+                        where e.place = any (f.kept::integer[])
+                    ),
+                    j.payload
+                ),
+                case
+                    when f.final then greatest(j.attempts, j.max_attempts)
+                    when f.snoozed and not (f.keyed and j.key is null) then greatest(0, j.attempts - 1)
+                    else j.attempts
+                end,
+                greatest(
+                    greatest(now(), j.run_at) + make_interval(secs => coalesce(f.delay, exp(least(j.attempts, 10)))),
+                    f.run_at
+                )
+            from f
+            where f.id = j.id
         ),
-        run_at = greatest(now(), j.run_at) + make_interval(secs => exp(least(j.attempts, 10))),
         locked_at = null,
         locked_by = null
     where j.id = any (%(ids)s::bigint[])

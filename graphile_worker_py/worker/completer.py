@@ -20,8 +20,8 @@ from graphile_worker_py._database import Database
 from graphile_worker_py._outage import is_passing
 from graphile_worker_py._service import Service
 from graphile_worker_py.errors import GraphileWorkerError
-from graphile_worker_py.events import Events, JobCompleted, JobFailed, JobLost
-from graphile_worker_py.jobs import Job, Kind, Outcome, moment
+from graphile_worker_py.events import Events, JobCompleted, JobFailed, JobLost, JobSnoozed
+from graphile_worker_py.jobs import AGAIN, Job, Kind, Outcome, moment
 from graphile_worker_py.worker.recorder import Recorder
 
 logger = logging.getLogger(__name__)
@@ -184,6 +184,7 @@ class Completer(Service):
         parameters = {
             "errors": [outcome.error for outcome in outcomes],
             "kept": [None if o.kept is None else _array([place + 1 for place in o.kept]) for o in outcomes],
+            **_verdicts(outcomes),
             **self._claimed(outcomes),
         }
         final = self._written(outcomes, parameters)
@@ -225,9 +226,13 @@ class Completer(Service):
         if final is None:
             if not self._tried:
                 return JobLost(job)
-            final = job.attempts >= job.max_attempts
+            final = outcome.verdict.final or (job.attempts >= job.max_attempts and not outcome.verdict.snoozed)
         remaining = None if outcome.kept is None else len(outcome.kept)
-        return JobFailed(job, outcome.error or "", outcome.exception, final, outcome.duration, remaining)
+        if outcome.verdict.snoozed and not final:
+            return JobSnoozed(job, outcome.exception, outcome.duration, remaining)
+        return JobFailed(
+            job, outcome.error or "", outcome.exception, final, outcome.duration, remaining, outcome.given_up
+        )
 
     def _claimed(self, outcomes: list[Outcome]) -> dict[str, object]:
         """Return the parameters by which a statement knows that we still hold these jobs, and since which claims."""
@@ -235,6 +240,20 @@ class Completer(Service):
         ids = _array([outcome.job.id for outcome in outcomes])
         freeing = [o.job.id for o in outcomes if o.frees_queue and o.job.job_queue_id is not None]
         return {"holder": self._holder, "ids": ids, "since": [moment(at) for at in since], "freeing": freeing}
+
+
+def _verdicts(outcomes: list[Outcome]) -> dict[str, object]:
+    """Return what the verdicts say, a list for each parameter; nothing at all where all jobs wait as in Node."""
+    if all(outcome.verdict is AGAIN for outcome in outcomes):
+        return {name: [] for name in ("delays", "run_ats", "final", "snoozed", "keyed")}
+    verdicts = [outcome.verdict for outcome in outcomes]
+    return {
+        "delays": [verdict.delay for verdict in verdicts],
+        "run_ats": [verdict.run_at for verdict in verdicts],
+        "final": [verdict.final for verdict in verdicts],
+        "snoozed": [verdict.snoozed for verdict in verdicts],
+        "keyed": [outcome.job.key is not None for outcome in outcomes],
+    }
 
 
 def _array(numbers: list[int]) -> str:

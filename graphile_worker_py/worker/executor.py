@@ -25,21 +25,22 @@ from graphile_worker_py._grip import INTERRUPTS, Grip
 from graphile_worker_py.errors import BatchResultMismatch, InvalidHandler
 from graphile_worker_py.jobs import Job, Kind, Outcome
 from graphile_worker_py.results import as_json
+from graphile_worker_py.retry import NEVER, RetryPolicy, together
 from graphile_worker_py.tasks import Around, Task
 from graphile_worker_py.worker.context import JobContext
 
 OURS = str(Path(__file__).parents[1]) + os.sep
+NODES_POLICY = RetryPolicy()
 LONGEST_ERROR = 16_000  # characters of last_error; the table is scanned on every claim and should stay small
 
 
-class _PartialFailure(Exception):
-    """Some items of a batch failed: those at the places `kept` are what the next attempt gets."""
+class _ItemsFailed(Exception):
+    """Some items of a batch failed: their errors, by their places."""
 
-    def __init__(self, text: str, kept: tuple[int, ...], first: BaseException) -> None:
-        super().__init__(text)
-        self.text = text
-        self.kept = kept
-        self.first = first
+    def __init__(self, errors: dict[int, BaseException], items: int) -> None:
+        super().__init__(f"{len(errors)} of {items} items")
+        self.errors = errors
+        self.items = items
 
 
 def execute(
@@ -47,13 +48,14 @@ def execute(
     job: Job,
     context: Callable[[Job], JobContext],
     *,
+    policy: RetryPolicy = NODES_POLICY,
     around: Around | None = None,
     grip: Grip | None = None,
 ) -> Outcome:
     """Call the task's handler for a job and return what became of it; never raises.
 
-    around: entered around the handler, outside the task's own. grip: that of this thread, if it is to be interrupted. A
-    job is not over before what its handler has handed to helper threads is.
+    `policy` holds where the task has none; around: entered around the handler, outside the task's own; grip: that of
+    this thread, if it is to be interrupted. A job is not over before what its handler has handed to helper threads is.
     """
     began = time.perf_counter()
     call: Callable[..., object] = task.handler
@@ -66,6 +68,8 @@ def execute(
         try:
             payload = job.payload
             items = len(payload) if isinstance(payload, list) else None  # as they came: the handler may change its list
+            if task.read is not None:
+                payload = task.read(payload)
             result = _called(call, payload, made)
             if result is not None:
                 _settle(items, result)
@@ -76,13 +80,33 @@ def execute(
         if task.keep_result is not None:
             kept = made.result if result is None and made is not None else result
             outcome = attrs.evolve(outcome, result=as_json(kept))
-    except _PartialFailure as partial:
-        outcome = Outcome(job, Kind.FAILED, time.perf_counter() - began, partial.text, partial.first, partial.kept)
+    except _ItemsFailed as failed:
+        outcome = _partly_failed(job, failed, task.retry.or_else(policy), seconds=time.perf_counter() - began)
     except BaseException as error:
         if grip is not None and isinstance(error, INTERRUPTS):
             _clear_up(error, job, context=made, grip=grip)
-        outcome = Outcome(job, Kind.FAILED, time.perf_counter() - began, describe(error), error)
+        verdict = task.retry.or_else(policy).verdict(error, job.attempts)
+        seconds = time.perf_counter() - began
+        outcome = Outcome(job, Kind.FAILED, seconds, describe(error), error, verdict=verdict)
     return outcome if made is None else made.left_to_the_row(outcome)
+
+
+def _partly_failed(job: Job, failed: _ItemsFailed, policy: RetryPolicy, *, seconds: float) -> Outcome:
+    """Return the outcome of a batch: it goes on with the items that are tried again, or keeps all if none is."""
+    verdicts = {place: policy.verdict(error, job.attempts) for place, error in failed.errors.items()}
+    given_up = tuple(place for place, verdict in verdicts.items() if verdict.final)
+    again = tuple(place for place, verdict in verdicts.items() if not verdict.final)
+    spent = not again or job.attempts >= job.max_attempts
+    return Outcome(
+        job,
+        Kind.FAILED,
+        seconds,
+        _joined(failed, given_up),
+        next(iter(failed.errors.values())),
+        kept=tuple(verdicts) if spent else again,
+        verdict=together([verdicts[place] for place in again], job.attempts) if again else NEVER,
+        given_up=given_up,
+    )
 
 
 def _clear_up(error: BaseException, job: Job, *, context: JobContext | None, grip: Grip) -> None:
@@ -131,7 +155,7 @@ def _settle(items: int | None, result: object) -> None:
             )
         errors = {place: error for place, entry in enumerate(result) if (error := _item_error(entry)) is not None}
         if errors:
-            raise _PartialFailure(_joined(errors, items), tuple(errors), next(iter(errors.values())))
+            raise _ItemsFailed(errors, items)
     elif items is not None and isinstance(result, (Iterator, AsyncIterator, Set, MappingView)):
         raise InvalidHandler(
             f"the handler returned a {type(result).__name__} for a batch, which would not be looked into: "
@@ -157,12 +181,13 @@ def _item_error(entry: object) -> BaseException | None:
     return entry if isinstance(entry, BaseException) else None
 
 
-def _joined(errors: dict[int, BaseException], items: int) -> str:
+def _joined(failed: _ItemsFailed, given_up: tuple[int, ...]) -> str:
     """Join the errors of a batch, each with its item's position, in the room of one."""
-    parts = [f"Batch failures: {len(errors)} of {items} items"]
-    room = max(200, LONGEST_ERROR // len(errors))
-    for index, error in errors.items():
-        parts.append(f"[{index}] {describe(error, longest=room)}")
+    dropped = f", {len(given_up)} of them given up" if given_up else ""
+    parts = [f"Batch failures: {failed}{dropped}"]
+    room = max(200, LONGEST_ERROR // len(failed.errors))
+    for index, error in failed.errors.items():
+        parts.append(f"[{index}]{' (given up)' if index in given_up else ''} {describe(error, longest=room)}")
         if sum(map(len, parts)) > LONGEST_ERROR:
             break
     return shorten("\n\n".join(parts))

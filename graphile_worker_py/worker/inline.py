@@ -27,7 +27,7 @@ from psycopg.pq import TransactionStatus
 from graphile_worker_py._database import Connection
 from graphile_worker_py._one_connection import OneConnection
 from graphile_worker_py.errors import GraphileWorkerError, UnknownTask
-from graphile_worker_py.events import JobCompleted, JobFailed, JobLost, JobStarted
+from graphile_worker_py.events import JobCompleted, JobFailed, JobLost, JobSnoozed, JobStarted
 from graphile_worker_py.jobs import Job, Outcome
 from graphile_worker_py.queue import Queue
 from graphile_worker_py.worker.completer import Completer
@@ -35,7 +35,7 @@ from graphile_worker_py.worker.context import Helpers, JobContext
 from graphile_worker_py.worker.executor import execute
 from graphile_worker_py.worker.recorder import Recorder
 
-Settled: TypeAlias = JobCompleted | JobFailed | JobLost
+Settled: TypeAlias = JobCompleted | JobFailed | JobSnoozed | JobLost
 
 
 class _SharedContext(JobContext):
@@ -117,9 +117,9 @@ class InlineWorker:
             self._queue.events.emit(JobStarted(job))
         task, around = self._queue.tasks[job.task_identifier], self._queue.around
         if not isinstance(self._database, OneConnection):
-            return execute(task, job, self._context, around=around)
+            return execute(task, job, self._context, policy=self._queue.retry, around=around)
         with _unbroken(self._database.given):
-            return execute(task, job, self._context, around=around)
+            return execute(task, job, self._context, policy=self._queue.retry, around=around)
 
     def _context(self, job: Job) -> JobContext:
         return _SharedContext(
@@ -138,6 +138,7 @@ class InlineWorker:
         with ExitStack() as stack:
             stack.callback(subscribe(JobCompleted, heard.append))
             stack.callback(subscribe(JobFailed, heard.append))
+            stack.callback(subscribe(JobSnoozed, heard.append))
             stack.callback(subscribe(JobLost, heard.append))
             self._completer.step()
         for event in heard:

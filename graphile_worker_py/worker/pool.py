@@ -69,8 +69,8 @@ class WorkerPool:
     stuck_after: seconds until a job that still runs is reported, with the stack of its thread; None: never.
     crontab: the path of a file, or CronItem objects, to add jobs by the clock, beside what @queue.cron asks for; run()
     reads the file again at SIGHUP. history: how long this pool's runs are remembered, for `Queue.history`; None: not at
-    all. Raises UnknownTask at start where no task is registered, InvalidCrontab, and MigrationError where the schema
-    does not fit.
+    all. Raises UnknownTask at start where no task is registered, InvalidHandler where a handler asks for a payload that
+    cannot be made, InvalidCrontab, and MigrationError where the schema does not fit.
     """
 
     def __init__(
@@ -247,6 +247,8 @@ class WorkerPool:
             raise UnknownTask(
                 "no task is registered, so there is nothing to work on: decorate a handler with @queue.task"
             )
+        for task in self.queue.tasks:
+            task.prepare()
         self._scheduler = None if once else Scheduler.of(self.queue, self._crontab)
         migrate.check(self.queue.database)
         with self._lock:
@@ -336,7 +338,8 @@ class WorkerPool:
     def _work(self, job: Job, grip: Grip) -> Outcome:
         if self.queue.events.wants(JobStarted):
             self.queue.events.emit(JobStarted(job))
-        return execute(self.queue.tasks[job.task_identifier], job, self._context, around=self.queue.around, grip=grip)
+        task, queue = self.queue.tasks[job.task_identifier], self.queue
+        return execute(task, job, self._context, policy=queue.retry, around=queue.around, grip=grip)
 
     def _context(self, job: Job) -> JobContext:
         return JobContext(

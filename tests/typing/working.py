@@ -126,8 +126,8 @@ def handles_by_the_clock() -> None:
 def handles_add_jobs() -> None:
     assert_type(send.add_job({"to": "someone@example.com"}, job_key="k", job_key_mode="replace"), Job)
     assert_type(send.identifier, str)
-    send.add_job({}, "queue")  # type: ignore[call-arg]
-    send.add_job({}, queue="queue")  # type: ignore[call-arg]
+    send.add_job({"to": "someone@example.com"}, "queue")  # type: ignore[call-arg]
+    send.add_job({"to": "someone@example.com"}, queue="queue")  # type: ignore[call-arg]
 
 
 def the_context_offers(ctx: JobContext) -> None:
