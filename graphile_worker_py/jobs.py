@@ -209,6 +209,16 @@ class JobSpec:
             object.__setattr__(spec, name, value)
         return spec
 
+    def with_flag(self, flag: str) -> JobSpec:
+        """Return this spec with one flag more, checked already."""
+        spec = copy.copy(self)
+        object.__setattr__(spec, "flags", (*(self.flags or ()), flag))
+        return spec
+
+    def plain_payload(self) -> Any:
+        """Return the payload as the handler will get it: what its JSON says."""
+        return {} if self.raw_payload is None else json.loads(self.raw_payload)
+
 
 def moment(microseconds: int) -> datetime:
     """Return the time that PostgreSQL counts as so many microseconds from the year 2000, cut to years Python has.

@@ -380,7 +380,7 @@ class Queue:
 
     def _with_defaults(self, spec: JobSpec) -> JobSpec:
         task = self.tasks.get(spec.identifier) if isinstance(spec, JobSpec) else None
-        return spec if task is None else spec.with_defaults(task.defaults)
+        return spec if task is None else task.complete_spec(spec)
 
     def _administer(self, statement: str, ids: Iterable[int], connection: object, **changes: Any) -> list[Job]:
         numbers = [check_integer("ids", id, lowest=-LARGEST_ID, highest=LARGEST_ID) for id in listed("ids", ids)]

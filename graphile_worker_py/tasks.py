@@ -13,9 +13,11 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, tzinfo
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
+from graphile_worker_py import limits
 from graphile_worker_py.cron.crontab import CronItem, check_identifiers
 from graphile_worker_py.errors import DuplicateTask, InvalidHandler, UnknownTask
 from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, check_retention, check_timeout
+from graphile_worker_py.limits import Limit, Rate
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,7 +59,8 @@ class Task(Generic[P, R]):
 
     `defaults` are the add_job options given at registration; they hold wherever a job of this task is added by a
     process that has it registered. `wants_context` says whether the handler takes a second argument. `timeout`: the
-    seconds that it may run, None for ever; `around`: makes the context manager that it is called in; `keep_result`: how
+    seconds that it may run, None for ever; `around`: makes the context manager that it is called in; `concurrency`: how
+    many of its handlers run at a time in one pool; `limit` and `rate` hold in the whole fleet; `keep_result`: how
     long what it returns is kept, None for not at all.
     """
 
@@ -68,6 +71,9 @@ class Task(Generic[P, R]):
         *,
         timeout: timedelta | float | None = None,
         around: Around | None = None,
+        concurrency: int | None = None,
+        limit: Limit | None = None,
+        rate: Rate | None = None,
         keep_result: bool | timedelta | None = None,
         **defaults: Any,
     ) -> None:
@@ -82,6 +88,8 @@ class Task(Generic[P, R]):
         self.defaults = {key: getattr(spec, key) for key, value in defaults.items() if value is not None}
         self.timeout = check_timeout(timeout)
         self.around = check_around(around)
+        self.concurrency, self.limit, self.rate = limits.check_limits(concurrency, limit, rate)
+        self.limits = tuple(each for each in (limit, rate) if each is not None)
         self._add_job: AddJob | None = None
         functools.update_wrapper(self, handler, updated=())  # a handler's own attributes must not overwrite ours
 
@@ -91,6 +99,15 @@ class Task(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Task {self.identifier!r}>"
+
+    def complete_spec(self, spec: JobSpec) -> JobSpec:
+        """Return the spec with this task's defaults, and with the names of its limits among the flags."""
+        spec = spec.with_defaults(self.defaults)
+        for limit in self.limits:
+            if callable(limit.key) and not limits.name_among(limit, spec.flags or ()):
+                name = limits.name_for(limit, spec.plain_payload())
+                spec = spec if name is None else spec.with_flag(name)
+        return spec
 
     def bind(self, add_job: AddJob) -> None:
         """Let add_job of this handle go to that queue; the first queue that takes a task keeps it."""
@@ -134,6 +151,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[Any, Any]] = {}
+        self.limited: dict[str, Task[Any, Any]] = {}  # those of them with a limit of any kind
         self._cron_items: list[CronItem] = []
         self._included_by: list[Tasks] = []
         self._add_job: AddJob | None = None
@@ -153,6 +171,9 @@ class Tasks:
         flags: Iterable[str] | None = None,
         timeout: timedelta | float | None = None,
         around: Around | None = None,
+        concurrency: int | None = None,
+        limit: Limit | None = None,
+        rate: Rate | None = None,
         keep_result: bool | timedelta | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
@@ -167,14 +188,18 @@ class Tasks:
         flags: Iterable[str] | None = None,
         timeout: timedelta | float | None = None,
         around: Around | None = None,
+        concurrency: int | None = None,
+        limit: Limit | None = None,
+        rate: Rate | None = None,
         keep_result: bool | timedelta | None = None,
     ) -> Any:
         """Register a function as the handler of a task: `@task`, or `@task("name", max_attempts=5)`.
 
         The identifier is the function's name unless given. queue_name, priority, max_attempts and flags become the
         defaults of its jobs. timeout: how long the handler may run, a timedelta or seconds. around: called with the
-        JobContext, it returns a context manager, which is entered around each call of the handler. keep_result: how
-        long what it returns is kept for `Queue.wait_for`; True: a day. Raises InvalidHandler, DuplicateTask,
+        JobContext, it returns a context manager, which is entered around each call of the handler. concurrency: handlers
+        at a time in one pool; limit, rate: see Limit and Rate. keep_result: how long what it returns is kept for
+        `Queue.wait_for`; True: a day. Raises InvalidHandler, DuplicateTask,
         InvalidJobSpec.
         """
         if handler is not None and not isinstance(handler, str):
@@ -186,9 +211,14 @@ class Tasks:
                 "priority": priority,
                 "max_attempts": max_attempts,
                 "flags": flags,
+                "timeout": timeout,
+                "around": around,
+                "concurrency": concurrency,
+                "limit": limit,
+                "rate": rate,
+                "keep_result": keep_result,
             }
-            task = Task(function, handler, timeout=timeout, around=around, keep_result=keep_result, **options)
-            return self._register(task)
+            return self._register(Task(function, handler, **options))
 
         return register
 
@@ -281,6 +311,8 @@ class Tasks:
     def _register(self, task: Task[P, R]) -> Task[P, R]:
         self._check(task)
         for registry in self._reached():
+            if task.limits or task.concurrency is not None:
+                registry.limited[task.identifier] = task  # first: it is never claimed as one without
             registry._tasks[task.identifier] = task
             if registry._add_job is not None:
                 task.bind(registry._add_job)

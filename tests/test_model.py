@@ -148,6 +148,8 @@ class Machine(RuleBasedStateMachine):
             "busy": busy,
             "priorities": asked.lanes and list(asked.lanes),
             "since": asked.lanes and list(asked.lanes.values()),
+            "last_priority": None,
+            "last_run_at": None,
             "within": WITHIN.total_seconds(),
         }
         rows = self.queue.database.begin_by_index("claim_jobs", parameters)()
