@@ -372,7 +372,7 @@ def test_every_page_is_linked_from_the_readme_and_from_the_index() -> None:
 
 def test_every_public_name_is_documented() -> None:
     internal = {"bind", "get", "identifiers", "database", "left_to_the_row"}  # for other modules of the package
-    internal |= {"wait_for_helpers", "limit", "end", "told"}
+    internal |= {"wait_for_helpers", "limit", "end", "told", "complete_spec"}
     names = {name for name in graphile_worker_py.__all__ if not name.startswith("__")}
     for kind in (Queue, WorkerPool, JobContext, Tasks, Task):
         names |= {name for name in vars(kind) if not name.startswith("_")} - internal
