@@ -43,10 +43,12 @@ from graphile_worker_py.events import (
 from graphile_worker_py.executables import executable_tasks
 from graphile_worker_py.history import JobRun
 from graphile_worker_py.jobs import Job, JobInfo, JobSpec, Page, RunSummary, TaskStats
+from graphile_worker_py.limits import Limit, Rate
 from graphile_worker_py.queue import Queue
 from graphile_worker_py.quick import quick_add_job
 from graphile_worker_py.retry import Backoff, GiveUp, RetryLater, Snooze
-from graphile_worker_py.tasks import AddJob, Task, Tasks
+from graphile_worker_py.signatures import AddJob
+from graphile_worker_py.tasks import Task, Tasks
 from graphile_worker_py.worker.context import JobContext
 from graphile_worker_py.worker.pool import WorkerPool
 
@@ -83,6 +85,7 @@ __all__ = [
     "JobStarted",
     "JobStuck",
     "JobTimeout",
+    "Limit",
     "MigrationError",
     "NotSupported",
     "Page",
@@ -90,6 +93,7 @@ __all__ = [
     "PoolStopped",
     "Progress",
     "Queue",
+    "Rate",
     "ResultMissing",
     "RetryLater",
     "RunSummary",

@@ -7,8 +7,8 @@ from typing import Literal
 
 from graphile_worker_py._adding import listed
 from graphile_worker_py._database import Database
+from graphile_worker_py.checks import check_text
 from graphile_worker_py.errors import InvalidJobSpec
-from graphile_worker_py.jobs import check_text
 
 CleanupTask = Literal["GC_TASK_IDENTIFIERS", "GC_JOB_QUEUES", "DELETE_PERMAFAILED_JOBS"]
 

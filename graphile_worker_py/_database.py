@@ -207,13 +207,16 @@ class Database:
         with self.connection(connection) as conn:
             return self.run_on(conn, name, params)
 
-    def begin_by_index(self, name: str, params: Mapping[str, Any]) -> Callable[[], list[Row]]:
+    def begin_by_index(
+        self, name: str, params: Mapping[str, Any], *, after: tuple[str, Mapping[str, Any]] | None = None
+    ) -> Callable[[], list[Row]]:
         """Send sql/<name>.sql, for plans that follow indexes whatever the statistics say; return what returns its rows.
 
         On a freshly filled table PostgreSQL sorts 100,000 rows to find the first 500 (80 ms against 4, seen on 15), and
         a plan type that is switched off may start the JIT (320 ms). The settings hold for the transaction that a
         pipeline is: one round trip, and nothing is left behind on the session, a pooler's included. The database is at
-        work from the start, and commits when the rows are asked for, which must happen.
+        work from the start, and commits when the rows are asked for, which must happen. `after`: a statement to run
+        before it, in the same transaction; this one sees what others have committed until then.
         """
         with ExitStack() as stack:
             connection = stack.enter_context(self.connection())
@@ -221,6 +224,8 @@ class Database:
                 inner.enter_context(self._translated_errors())
                 inner.enter_context(connection.pipeline())
                 connection.execute(_BY_INDEX)
+                if after is not None:
+                    self._execute(connection, *after)
                 cursor = self._execute(connection, name, params)
                 pipeline = inner.pop_all()
             borrowed = stack.pop_all()

@@ -35,9 +35,14 @@ class OneConnection(Database):
         with all_or_nothing(self.given):
             yield self.given
 
-    def begin_by_index(self, name: str, params: Mapping[str, Any]) -> Callable[[], list[Row]]:
+    def begin_by_index(
+        self, name: str, params: Mapping[str, Any], *, after: tuple[str, Mapping[str, Any]] | None = None
+    ) -> Callable[[], list[Row]]:
         """Run sql/<name>.sql with the plans that PostgreSQL chooses: settings would last as long as the transaction."""
-        rows = self.run(name, params)
+        with self.connection() as connection:
+            if after is not None:
+                self.run_on(connection, *after)
+            rows = self.run_on(connection, name, params)
         return lambda: rows
 
     def another(self, *, max_size: int) -> NoReturn:

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 import attrs
 
 from graphile_worker_py._database import Database
-from graphile_worker_py.jobs import check_integer, check_text, check_timeout, moment
+from graphile_worker_py.checks import check_integer, check_text, check_timeout
+from graphile_worker_py.jobs import moment
 
 RUNNING = "graphile_worker_py:running"
 LARGEST = 2**63 - 1

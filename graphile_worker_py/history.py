@@ -8,8 +8,9 @@ from typing import Literal, get_args
 import attrs
 
 from graphile_worker_py._database import Database
+from graphile_worker_py.checks import LARGEST_ID, check_integer, check_text
 from graphile_worker_py.errors import InvalidJobSpec, NotSupported, SchemaMissing
-from graphile_worker_py.jobs import LARGEST_ID, check_integer, check_text, moment
+from graphile_worker_py.jobs import moment
 
 RunOutcome = Literal["completed", "retrying", "failed"]
 

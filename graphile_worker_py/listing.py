@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import get_args
 
 from graphile_worker_py._database import Database
+from graphile_worker_py.checks import LARGEST_ID, check_integer, check_text
 from graphile_worker_py.errors import InvalidJobSpec
-from graphile_worker_py.jobs import LARGEST_ID, JobInfo, JobState, Page, check_integer, check_text
+from graphile_worker_py.jobs import JobInfo, JobState, Page
 
 
 def page_of(

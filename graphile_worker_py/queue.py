@@ -23,25 +23,19 @@ from graphile_worker_py._cleaning import CleanupTask, clean_up
 from graphile_worker_py._database import DEFAULT_SCHEMA, Database, all_or_nothing
 from graphile_worker_py._running import Cancellation, Progress
 from graphile_worker_py._together import Together
-from graphile_worker_py.cron.crontab import CronItem
-from graphile_worker_py.cron.known import KnownItems
-from graphile_worker_py.events import Events
-from graphile_worker_py.history import History
-from graphile_worker_py.jobs import (
+from graphile_worker_py.checks import (
     LARGEST_ID,
-    Job,
-    JobKeyMode,
-    JobSpec,
-    JobState,
-    Page,
-    RunSummary,
-    TaskStats,
     check_integer,
     check_job_key_mode,
     check_run_at,
     check_seconds,
     check_text,
 )
+from graphile_worker_py.cron.crontab import CronItem
+from graphile_worker_py.cron.known import KnownItems
+from graphile_worker_py.events import Events
+from graphile_worker_py.history import History
+from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, JobState, Page, RunSummary, TaskStats
 from graphile_worker_py.listing import page_of
 from graphile_worker_py.results import Waiters
 from graphile_worker_py.retry import DelayRule, ExceptionTypes, RetryPolicy
@@ -386,7 +380,7 @@ class Queue:
 
     def _with_defaults(self, spec: JobSpec) -> JobSpec:
         task = self.tasks.get(spec.identifier) if isinstance(spec, JobSpec) else None
-        return spec if task is None else spec.with_defaults(task.defaults)
+        return spec if task is None else task.complete_spec(spec)
 
     def _administer(self, statement: str, ids: Iterable[int], connection: object, **changes: Any) -> list[Job]:
         numbers = [check_integer("ids", id, lowest=-LARGEST_ID, highest=LARGEST_ID) for id in listed("ids", ids)]

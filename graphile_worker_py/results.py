@@ -29,6 +29,7 @@ from graphile_worker_py._database import Database, Row
 from graphile_worker_py._outage import is_passing
 from graphile_worker_py._payload import encode
 from graphile_worker_py._watched import Watched
+from graphile_worker_py.checks import LARGEST_ID, check_integer, check_seconds
 from graphile_worker_py.errors import (
     InvalidHandler,
     InvalidJobSpec,
@@ -37,7 +38,7 @@ from graphile_worker_py.errors import (
     ResultMissing,
     SchemaMissing,
 )
-from graphile_worker_py.jobs import LARGEST_ID, Job, check_integer, check_seconds
+from graphile_worker_py.jobs import Job
 from graphile_worker_py.tasks import Tasks
 
 CHANNEL = "graphile_worker_py:over"

@@ -15,8 +15,9 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from graphile_worker_py.checks import check_run_at
 from graphile_worker_py.errors import InvalidJobSpec, InvalidPayload
-from graphile_worker_py.jobs import AGAIN, Verdict, check_run_at
+from graphile_worker_py.jobs import AGAIN, Verdict
 
 logger = logging.getLogger(__name__)
 

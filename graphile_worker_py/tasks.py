@@ -10,58 +10,24 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, tzinfo
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
+from graphile_worker_py import limits
 from graphile_worker_py._handlers import name_of, payload_annotation, wants_context
 from graphile_worker_py._typed import reader
+from graphile_worker_py.checks import check_retention, check_timeout
 from graphile_worker_py.cron.crontab import CronItem, check_identifiers
 from graphile_worker_py.errors import DuplicateTask, InvalidHandler, UnknownTask
-from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, check_retention, check_timeout
+from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec
+from graphile_worker_py.limits import Limit, Rate
 from graphile_worker_py.retry import DelayRule, ExceptionTypes, RetryPolicy
+from graphile_worker_py.signatures import AddJob, Takes
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-Payload_contra = TypeVar("Payload_contra", contravariant=True)
 
 Around: TypeAlias = Callable[[Any], AbstractContextManager[object]]  # called with the JobContext
-
-
-class AddJob(Protocol):
-    """The one signature of add_job, on Queue and on the handler's context; a Task leaves the identifier out.
-
-    identifier: 1 to 128 characters. payload: what JSON can carry (None is stored as `{}`); a list makes a batch job.
-    queue_name: jobs of one name run one at a time, in order. run_at: an aware datetime, or a timedelta from the
-    database's now. priority: smaller first. max_attempts: default 25. job_key: 1 to 512 characters; a second add
-    replaces the waiting job, in the way of job_key_mode. flags: names a worker can be told to leave alone.
-    connection: the caller's own open connection or cursor; the job is then part of its transaction.
-    Raises InvalidJobSpec, SchemaMissing, NotSupported for a missing privilege, and psycopg's own errors.
-    """
-
-    def __call__(
-        self,
-        identifier: str,
-        payload: Any = None,
-        *,
-        queue_name: str | None = None,
-        run_at: datetime | timedelta | None = None,
-        priority: int | None = None,
-        max_attempts: int | None = None,
-        job_key: str | None = None,
-        job_key_mode: JobKeyMode | None = None,
-        flags: Iterable[str] | None = None,
-        connection: object = None,
-    ) -> Job:
-        """Add one job and return it as stored."""
-        ...
-
-
-class Takes(Protocol[Payload_contra]):
-    """What is called with a payload first: by this a type checker finds the type of a task's payloads."""
-
-    def __call__(self, payload: Payload_contra, /, *args: Any, **kwargs: Any) -> Any:
-        """Work on a payload."""
-        ...
 
 
 class Task(Generic[P, R]):
@@ -71,6 +37,7 @@ class Task(Generic[P, R]):
     process that has it registered. `wants_context` says whether the handler takes a second argument. `read` makes what
     the handler asks for of JSON data, None where it takes them as they are. `retry` is what it says about retries,
     `timeout` the seconds that it may run, None for ever; `around` makes the context manager that it is called in;
+    `concurrency` is how many of its handlers run at a time in one pool; `limit` and `rate` hold in the whole fleet;
     `keep_result` is how long what it returns is kept, None for not at all.
     """
 
@@ -85,6 +52,9 @@ class Task(Generic[P, R]):
         retry_invalid: bool = False,
         timeout: timedelta | float | None = None,
         around: Around | None = None,
+        concurrency: int | None = None,
+        limit: Limit | None = None,
+        rate: Rate | None = None,
         keep_result: bool | timedelta | None = None,
         **defaults: Any,
     ) -> None:
@@ -101,6 +71,8 @@ class Task(Generic[P, R]):
         self.defaults = {key: getattr(spec, key) for key, value in defaults.items() if value is not None}
         self.timeout = check_timeout(timeout)
         self.around = check_around(around)
+        self.concurrency, self.limit, self.rate = limits.check_limits(concurrency, limit, rate)
+        self.limits = tuple(each for each in (limit, rate) if each is not None)
         self._add_job: AddJob | None = None
         functools.update_wrapper(self, handler, updated=())  # a handler's own attributes must not overwrite ours
 
@@ -110,6 +82,15 @@ class Task(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Task {self.identifier!r}>"
+
+    def complete_spec(self, spec: JobSpec) -> JobSpec:
+        """Return the spec with this task's defaults, and with the names of its limits among the flags."""
+        spec = spec.with_defaults(self.defaults)
+        for limit in self.limits:
+            if callable(limit.key) and not limits.name_among(limit, spec.flags or ()):
+                name = limits.name_for(limit, spec.plain_payload())
+                spec = spec if name is None else spec.with_flag(name)
+        return spec
 
     def bind(self, add_job: AddJob) -> None:
         """Let add_job of this handle go to that queue; the first queue that takes a task keeps it."""
@@ -196,6 +177,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[Any, Any]] = {}
+        self.limited: dict[str, Task[Any, Any]] = {}  # those of them with a limit of any kind
         self._cron_items: list[CronItem] = []
         self._included_by: list[Tasks] = []
         self._add_job: AddJob | None = None
@@ -219,6 +201,9 @@ class Tasks:
         retry_invalid: bool = False,
         timeout: timedelta | float | None = None,
         around: Around | None = None,
+        concurrency: int | None = None,
+        limit: Limit | None = None,
+        rate: Rate | None = None,
         keep_result: bool | timedelta | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
@@ -237,6 +222,9 @@ class Tasks:
         retry_invalid: bool = False,
         timeout: timedelta | float | None = None,
         around: Around | None = None,
+        concurrency: int | None = None,
+        limit: Limit | None = None,
+        rate: Rate | None = None,
         keep_result: bool | timedelta | None = None,
     ) -> Any:
         """Register a function as the handler of a task: `@task`, or `@task("name", max_attempts=5)`.
@@ -246,8 +234,9 @@ class Tasks:
         give up. retry_on, give_up_on: the exception types that are, or are not, worth a retry. What is None is as the
         queue says, else as in Node. retry_invalid: try again also where the payload does not fit the annotation.
         timeout: how long the handler may run, a timedelta or seconds. around: called with the JobContext, it returns a
-        context manager, which is entered around each call of the handler. keep_result: how long what it returns is kept
-        for `Queue.wait_for`; True: a day. Raises InvalidHandler, DuplicateTask, InvalidJobSpec.
+        context manager, which is entered around each call of the handler. concurrency: handlers at a time in one pool;
+        limit, rate: see Limit and Rate. keep_result: how long what it returns is kept for `Queue.wait_for`; True: a
+        day. Raises InvalidHandler, DuplicateTask, InvalidJobSpec.
         """
         if handler is not None and not isinstance(handler, str):
             return self._register(Task(handler))
@@ -266,6 +255,9 @@ class Tasks:
                 retry_invalid=retry_invalid,
                 timeout=timeout,
                 around=around,
+                concurrency=concurrency,
+                limit=limit,
+                rate=rate,
                 keep_result=keep_result,
             )
             return self._register(task)
@@ -361,6 +353,8 @@ class Tasks:
     def _register(self, task: Task[P, R]) -> Task[P, R]:
         self._check(task)
         for registry in self._reached():
+            if task.limits or task.concurrency is not None:
+                registry.limited[task.identifier] = task  # first: it is never claimed as one without
             registry._tasks[task.identifier] = task
             if registry._add_job is not None:
                 task.bind(registry._add_job)

@@ -21,10 +21,11 @@ from graphile_worker_py import _payload, migrate
 from graphile_worker_py._database import Database
 from graphile_worker_py._one_connection import OneConnection
 from graphile_worker_py._payload_differences import differences, shown
+from graphile_worker_py.checks import check_integer, check_text
 from graphile_worker_py.embedded import EmbeddedPostgres
 from graphile_worker_py.errors import GraphileWorkerError, NotSupported
 from graphile_worker_py.events import JobCompleted, JobFailed
-from graphile_worker_py.jobs import Job, check_integer, check_text
+from graphile_worker_py.jobs import Job
 from graphile_worker_py.queue import Queue
 from graphile_worker_py.tasks import Task
 from graphile_worker_py.worker.executor import own_frames

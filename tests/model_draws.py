@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from hypothesis import strategies as st
 from model import STALE, Asked
@@ -61,3 +62,8 @@ lanes_asked = st.builds(
     lanes=st.sampled_from([None, {-1: None, 0: BEGIN + 30 * TICK}, {0: BEGIN - HOUR, 1: None}]),
 )
 cleanups = st.sets(st.sampled_from(CLEANUP), min_size=1)
+
+
+def some(things: list[Any], picked: int) -> list[Any]:
+    """Pick some, at least one where there is one."""
+    return [thing for place, thing in enumerate(things) if picked >> place % 4 & 1] or things[:1]

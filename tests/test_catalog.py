@@ -108,6 +108,9 @@ RELATIONS = {  # kind, row level security
     "_private_py_history_id_seq": ("S", False),
     "_private_py_progress": ("r", False),
     "_private_py_timeouts": ("r", False),
+    "_private_py_limits": ("r", False),
+    "_private_py_slots": ("r", False),
+    "_private_py_starts": ("r", False),
 }
 
 SEQUENCES = {
@@ -136,6 +139,9 @@ CONSTRAINTS = {
     ("_private_py_history", "_private_py_history_pkey"): "PRIMARY KEY (id)",
     ("_private_py_progress", "_private_py_progress_pkey"): "PRIMARY KEY (job_id)",
     ("_private_py_timeouts", "_private_py_timeouts_pkey"): "PRIMARY KEY (job_id)",
+    ("_private_py_limits", "_private_py_limits_pkey"): "PRIMARY KEY (name)",
+    ("_private_py_slots", "_private_py_slots_pkey"): "PRIMARY KEY (name, job_id, since)",
+    ("_private_py_starts", "_private_py_starts_pkey"): "PRIMARY KEY (name, slice)",
 }
 
 ON_JOBS = "ON graphile_worker._private_jobs USING btree (priority, run_at) INCLUDE "

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import ClientCursor
 
-from graphile_worker_py import Queue, _database
+from graphile_worker_py import JobSpec, Queue, _database
 
 JOBS = 20_000
 COUNT = 50
@@ -60,6 +60,8 @@ def prepared(**changes: Any) -> tuple[str, list[Any]]:
         "busy": [],
         "priorities": None,
         "since": None,
+        "last_priority": None,
+        "last_run_at": None,
         "within": 2.0,
         **changes,
     }
@@ -129,6 +131,33 @@ def test_jobs_of_the_future_and_other_tasks_at_a_better_priority_are_not_walked_
     queue.add_job("work", priority=1)
     for generic in (False, True):
         check(explain(db, generic=generic), claimed=1)
+
+
+def test_a_claim_that_is_told_where_to_end_walks_no_further(queue: Queue, db: psycopg.Connection) -> None:
+    db.execute(OFF)  # type: ignore[arg-type]
+    db.execute(LOAD.format(queue="null"), {"jobs": JOBS})  # type: ignore[arg-type]
+    db.execute("update graphile_worker._private_jobs set run_at = now() - id * interval '1 ms'")
+    db.execute("vacuum graphile_worker._private_jobs")
+    rows = db.execute("select run_at from graphile_worker._private_jobs where priority = 0 order by run_at").fetchall()
+    last = {"last_priority": 0, "last_run_at": rows[29][0]}
+    for generic in (False, True):
+        check(explain(db, generic=generic, **last), claimed=30)
+        check(explain(db, generic=generic, tasks=["another"], **last), claimed=0)
+
+
+def test_jobs_of_full_limits_in_front_are_passed_over_by_one_walk(queue: Queue, db: psycopg.Connection) -> None:
+    db.execute(OFF)  # type: ignore[arg-type]
+    queue.add_jobs(JobSpec("limited", flags=["limit:full"]) for _ in range(10_000))
+    queue.add_job("limited", flags=["limit:free"])
+    queue.add_job("work")
+    for options in ({"tasks": ["limited"], "forbidden": ["limit:full", "limit:another"]}, {"tasks": ["work"]}):
+        for generic in (False, True):
+            plan = explain(db, generic=generic, **options)
+            (claimed,) = [node for node in plan if node.get("Subplan Name") == "CTE claimed"]
+            assert claimed["Actual Rows"] == 1
+            scans = [node for node in plan if node.get("Relation Name") == "_private_jobs" and touched(node) > 5_000]
+            assert [node["Node Type"] for node in scans] == ["Index Scan"]
+            assert touched(scans[0]) <= 10_002
 
 
 def test_the_settings_hold_for_the_claim_and_not_for_the_session(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from model import STALE, Asked, Claims, Lock, Model, Row, Spec, Way, columns, in_order
-from model_draws import HOLDERS, TICK
+from model_draws import HOLDERS, TICK, some
 from model_tables import BEGIN, Tables, shown
 
 from graphile_worker_py import Job, JobSpec
@@ -40,11 +40,6 @@ EVERYTHING = Asked(count=4, run_length=2, tasks=["a", "b"])
 
 def other(holder: str) -> str:
     return HOLDERS[holder == HOLDERS[0]]
-
-
-def some(things: list[Any], picked: int) -> list[Any]:
-    """Pick some, at least one where there is one."""
-    return [thing for place, thing in enumerate(things) if picked >> place % 4 & 1] or things[:1]
 
 
 class Machine(RuleBasedStateMachine):
@@ -149,6 +144,8 @@ class Machine(RuleBasedStateMachine):
             "busy": busy,
             "priorities": asked.lanes and list(asked.lanes),
             "since": asked.lanes and list(asked.lanes.values()),
+            "last_priority": None,
+            "last_run_at": None,
             "within": WITHIN.total_seconds(),
         }
         rows = self.queue.database.begin_by_index("claim_jobs", parameters)()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from datetime import timedelta
 
 import psycopg
 import pytest
@@ -12,7 +15,7 @@ from command_line import listeners
 from pgbouncer import PROGRAM, PgBouncer
 from plain_sql import eventually
 
-from graphile_worker_py import CronItem, JobSpec, Queue, WorkerPool
+from graphile_worker_py import CronItem, JobSpec, Limit, Queue, Rate, WorkerPool
 
 pytestmark = pytest.mark.skipif(
     PROGRAM is None, reason="pgbouncer is not installed (Debian: apt-get install pgbouncer)"
@@ -116,3 +119,22 @@ def test_a_statement_that_takes_too_long_is_cancelled_through_it(bouncer: PgBoun
         with pytest.raises(psycopg.errors.QueryCanceled):
             queue.add_job("work")
         assert db.execute("select count(*) from pg_locks where not granted").fetchone() == (0,)
+
+
+def test_limits_hold_and_leave_nothing_behind(pooled: Queue, bouncer: PgBouncer, expected: Expected) -> None:
+    free, too_many = threading.Semaphore(2), threading.Event()
+
+    def limited(payload: int) -> None:
+        if free.acquire(blocking=False):
+            time.sleep(0.005)
+            free.release()
+        else:
+            too_many.set()
+
+    pooled.task("limited", limit=Limit(2), rate=Rate(40, per=timedelta(hours=1)))(limited)
+    pooled.add_jobs(JobSpec("limited", number) for number in range(50))
+    with WorkerPool(pooled, 4), WorkerPool(pooled, 4), expected(40):
+        pass
+    assert not too_many.is_set()
+    assert len(pooled.jobs()) == 10
+    assert left_behind(bouncer) == set()

@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from graphile_worker_py import quick_add_job
+from graphile_worker_py.checks import JOB_KEY_MODES
 from graphile_worker_py.cli._options import Epilog, shared_options, span
-from graphile_worker_py.jobs import JOB_KEY_MODES, JobKeyMode
+from graphile_worker_py.jobs import JobKeyMode
 
 
 def read_run_at(context: click.Context, parameter: click.Parameter, text: str | None) -> datetime | timedelta | None:

@@ -21,9 +21,10 @@ from urllib.parse import unquote_plus
 import attrs
 
 from graphile_worker_py import _payload
+from graphile_worker_py.checks import check_integer, check_text
 from graphile_worker_py.cron.pattern import WORD, Mistake, Pattern, pattern_of, read_pattern
 from graphile_worker_py.errors import CrontabProblem, InvalidCrontab, InvalidJobSpec
-from graphile_worker_py.jobs import JobSpec, check_integer, check_text
+from graphile_worker_py.jobs import JobSpec
 
 LONGEST_IDENTIFIER = 512
 _TASK = re.compile(r"[_a-zA-Z][_a-zA-Z0-9:/-]*")

@@ -15,9 +15,10 @@ import attrs
 
 from graphile_worker_py._adding import add_one
 from graphile_worker_py._database import Database
+from graphile_worker_py.checks import check_text
 from graphile_worker_py.cron.crontab import CronItem
 from graphile_worker_py.errors import UnknownCronItem
-from graphile_worker_py.jobs import Job, check_text, moment
+from graphile_worker_py.jobs import Job, moment
 from graphile_worker_py.tasks import Tasks
 
 PAUSED = datetime(9999, 12, 31, tzinfo=timezone.utc)

@@ -3,7 +3,8 @@
 --
 -- lanes: one for each priority in use, found by hopping through the index, so that jobs of the future at a better
 -- priority are not walked over. Where `priorities` and `since` are given, those are the lanes and that is where each
--- begins: a hint that saves walking over the dead rows in front, and may miss rows that come before it.
+-- begins: a hint that saves walking over the dead rows in front, and may miss rows that come before it. Where
+-- `last_priority` and `last_run_at` are given, that is where all of them end.
 -- free: jobs without a queue, locked in the order of the index. heads: the first jobs of queues nobody holds, looked at
 -- without locks, and no further than free has come; asked for by `with_queues`. Whether a queue is free is a scalar
 -- subquery on purpose: it cannot become a join, which would read all queues. `busy` are queues to pass over, such as
@@ -39,10 +40,17 @@ with recursive known as materialized (
     )
     from hops as h
     where h.priority is not null
-), lanes (priority, since) as (
-    select h.priority, '-infinity'::timestamptz from hops as h where h.priority is not null
-    union all
-    select b.priority, coalesce(b.since, '-infinity') from unnest(%(priorities)s::smallint[], %(since)s::timestamptz[]) as b (priority, since)
+), lanes (priority, since, until) as (
+    select
+        l.*,
+        case when l.priority = %(last_priority)s::smallint then least(now(), %(last_run_at)s::timestamptz) else now() end
+    from (
+        select h.priority, '-infinity'::timestamptz from hops as h where h.priority is not null
+        union all
+        select b.priority, coalesce(b.since, '-infinity')
+        from unnest(%(priorities)s::smallint[], %(since)s::timestamptz[]) as b (priority, since)
+    ) as l (priority, since)
+    where %(last_priority)s::smallint is null or l.priority <= %(last_priority)s::smallint
 ), free as materialized (
     select f.*
     from lanes as l
@@ -53,7 +61,7 @@ with recursive known as materialized (
             and j.job_queue_id is null
             and j.priority = l.priority
             and j.run_at >= l.since
-            and j.run_at <= now()
+            and j.run_at <= l.until
             and j.task_id = any ((select task_ids from wanted)::integer[])
             and (j.flags is null or not j.flags ?| %(forbidden)s::text[])
         order by j.run_at
@@ -77,7 +85,7 @@ with recursive known as materialized (
             where j.is_available
                 and j.job_queue_id is not null
                 and j.priority = l.priority
-                and j.run_at <= coalesce((select r.run_at from reach as r where r.priority = l.priority), now())
+                and j.run_at <= coalesce((select r.run_at from reach as r where r.priority = l.priority), l.until)
                 and j.task_id = any ((select task_ids from wanted)::integer[])
                 and (j.flags is null or not j.flags ?| %(forbidden)s::text[])
                 and j.job_queue_id <> all (%(busy)s::integer[])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
 import attrs
 
-from graphile_worker_py._database import Row
+from graphile_worker_py._database import Database, Row
 from graphile_worker_py.jobs import Job
 from graphile_worker_py.worker.pace import Lanes
 
@@ -27,6 +28,69 @@ class Run:
     def over(self) -> bool:
         """Return whether the pool is stopping or not known to live, or the jobs have waited too long."""
         return time.monotonic() > self._ends_at or not self._goes_on()
+
+
+class Holding:
+    """The jobs a pool holds, by id, and how many there are of each named queue, by its id; for the holder of a lock."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[int, Job] = {}
+        self.queues: Counter[int] = Counter()
+
+    def add(self, jobs: Iterable[Job]) -> None:
+        """Hold these as well."""
+        for job in jobs:
+            self.jobs[job.id] = job
+            if job.job_queue_id is not None:
+                self.queues[job.job_queue_id] += 1
+
+    def let_go(self, jobs: Iterable[Job]) -> bool:
+        """Hold these no longer, but for those claimed anew in the meantime; say whether a named queue is free now."""
+        freed = False
+        for job in jobs:
+            if self.jobs.get(job.id) is job:
+                del self.jobs[job.id]
+                if job.job_queue_id is not None:
+                    self.queues[job.job_queue_id] -= 1
+                    if not self.queues[job.job_queue_id]:
+                        del self.queues[job.job_queue_id]
+                        freed = True
+        return freed
+
+
+def begin_claim(
+    database: Database,
+    holder: str,
+    *,
+    tasks: list[str],
+    forbidden: list[str],
+    count: int,
+    run_length: int,
+    busy: list[int],
+    within: float,
+    with_queues: bool = True,
+    lanes: Lanes | None = None,
+    last: Job | None = None,
+) -> Callable[[], list[Row]]:
+    """Send a claim, which the database sets about at once; return what waits for its rows. See sql/claim_jobs.sql.
+
+    last: claim no job that comes after this one, by priority and run_at.
+    """
+    parameters = {
+        "tasks": tasks,
+        "forbidden": forbidden,
+        "holder": holder,
+        "count": count,
+        "run_length": run_length,
+        "with_queues": with_queues,
+        "busy": busy,
+        "priorities": lanes and lanes[0],
+        "since": lanes and lanes[1],
+        "last_priority": last and last.priority,
+        "last_run_at": last and last.run_at,
+        "within": within,
+    }
+    return database.begin_by_index("claim_jobs", parameters)
 
 
 @attrs.frozen
@@ -65,3 +129,24 @@ class Claim:
 def jobs_of(portions: Iterable[Job | Run]) -> list[Job]:
     """Return the jobs that are handed out singly or as runs."""
     return [job for portion in portions for job in (portion.jobs if isinstance(portion, Run) else (portion,))]
+
+
+def portions(jobs: Iterable[Job], ends_at: float, goes_on: Callable[[], bool]) -> list[Job | Run]:
+    """Return jobs without a queue as they are, and those of one queue together."""
+    runs: dict[int, Run] = {}
+    alone: list[Job | Run] = []
+    for job in jobs:
+        if job.job_queue_id is None:
+            alone.append(job)
+        else:
+            runs.setdefault(job.job_queue_id, Run(ends_at, goes_on)).jobs.append(job)
+    return [*alone, *runs.values()]
+
+
+def emptied(ready: deque[Job | Run]) -> list[Job | Run]:
+    """Empty what is ready, one by one: crew threads may be taking from it at the same time; return what it held."""
+    taken: list[Job | Run] = []
+    with contextlib.suppress(IndexError):
+        while True:
+            taken.append(ready.popleft())
+    return taken

@@ -20,10 +20,9 @@ import functools
 import itertools
 import json
 import logging
-import math
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -35,23 +34,23 @@ from graphile_worker_py._service import Service
 from graphile_worker_py._watched import hurried
 from graphile_worker_py.errors import GraphileWorkerError
 from graphile_worker_py.jobs import Job
-from graphile_worker_py.worker.claims import IN_ORDER, Asked, Claim, Run, jobs_of
+from graphile_worker_py.worker import claims
+from graphile_worker_py.worker.claims import IN_ORDER, Asked, Claim, Holding, Run
 from graphile_worker_py.worker.heartbeat import now
-from graphile_worker_py.worker.pace import Bounds, Pace, Stuck
+from graphile_worker_py.worker.limited_claims import SOON, LimitedClaims
+from graphile_worker_py.worker.pace import Bounds, Pace, Stuck, Throughput
 
 logger = logging.getLogger(__name__)
 
 LARGEST_CLAIM = 500
-LONGEST_CLAIM = 1.0  # seconds of waiting for one that are provided for
 MOST_READY = 2 * LARGEST_CLAIM  # while one claim is worked off, the next is under way
-READY_SECONDS = 0.1
 TIME_TO_LIVE = 5.0
-SOON = 0.05  # seconds after a claim that found little, until it is worth looking for what comes next
 
 
 class LocalQueue(Service):
     """The one place in a pool that claims. `tasks` names what to claim, `forbidden_flags` what to leave.
 
+    `limited` looks, after each claim, for jobs of the tasks that have limits, no further than that has come.
     `on_end` makes it stop at the end of the work: it is called as soon as nothing is ready in the database and nothing
     held here, or with the error of a claim that no further try can mend.
     """
@@ -65,29 +64,31 @@ class LocalQueue(Service):
         tasks: Callable[[], list[str]],
         forbidden_flags: Callable[[], list[str]],
         poll_interval: float,
+        limited: LimitedClaims | None = None,
         on_end: Callable[[Exception | None], None] | None = None,
     ) -> None:
         super().__init__("local queue", database.outage)
         self._database = database
         self._holder = holder
-        self._concurrency = concurrency
         self._tasks = tasks
         self._forbidden_flags = forbidden_flags
         self._poll_interval = poll_interval
+        self._limited = limited
+        self._spare = 0  # jobs that the last claim left to those with limits
+        self._last: Job | None = None  # and up to where
+        self._limited_first = False  # there may be more of them up to there, so that others wait
+        self._drained = False  # nothing is ready, and nothing was held that could have made it so
         self._on_end = on_end
         self._changed = threading.Condition()
         self._ready: deque[Job | Run] = deque()
-        self.held: dict[int, Job] = {}
-        self._busy: Counter[int] = Counter()  # how many held jobs there are of each named queue
+        self._holding = Holding()
+        self.held = self._holding.jobs
         self._idle = 0
         self._closed = threading.Event()
         self._more = False  # there may be something to claim that nobody has looked for
         self._low_water = 0
-        self._settled = 0
-        self._spent = 0.0  # seconds of the crew's threads on those
-        self._rate = 0.0  # jobs per second, if the whole crew is at work
-        self._claim_seconds = 0.0  # what a claim takes, to the database and back
-        self._measured_at = self._claimed_at = time.monotonic()
+        self._throughput = Throughput(concurrency)
+        self._claimed_at = time.monotonic()
         self._asked: Asked | None = None  # sent ahead, while what the one before brought is handed out
         self._answer_lost = False
         self._returns = database.outage.returns
@@ -138,70 +139,64 @@ class LocalQueue(Service):
         """Begin nothing that was claimed so far: the pool was declared dead, and others have been given it."""
         with self._changed:
             self._deaths += 1
-            unstarted = jobs_of(self._taken_back())
+            unstarted = claims.jobs_of(claims.emptied(self._ready))
         self.give_back(unstarted)  # as far as it is ours after all
 
     def _goes_on(self, deaths: int) -> bool:
         """Say whether jobs may be begun that were claimed when the pool had been declared dead so many times."""
         return deaths == self._deaths and now() < self._alive_until and not self._closed.is_set()
 
-    def _hold(self, jobs: list[Job]) -> None:
-        for job in jobs:
-            self.held[job.id] = job
-            if job.job_queue_id is not None:
-                self._busy[job.job_queue_id] += 1
-
     def settled(self, jobs: list[Job], seconds: float = 0.0) -> None:
         """Take note that these are no longer held; the next of a named queue can then be claimed at once.
 
         seconds: what threads have spent on them, 0 if they were not begun.
         """
-        freed = False
         with self._changed:
             if seconds:
-                self._settled += len(jobs)
-                self._spent += seconds
-            for job in jobs:
-                if self.held.get(job.id) is job:  # not one that was claimed anew in the meantime
-                    del self.held[job.id]
-                    if job.job_queue_id is not None:
-                        freed = self._left(job.job_queue_id) or freed
-            if freed:
+                self._throughput.add(len(jobs), seconds)
+            freed = self._limited.ended(jobs) if self._limited else False
+            if self._holding.let_go(jobs):
                 self._queues.ask()
+                freed = True
             if freed or (self._on_end is not None and not self.held):
                 self.wake()
 
-    def _left(self, queue_id: int) -> bool:
-        """Count one job of a named queue less; say whether it was the last, so that the queue is free."""
-        self._busy[queue_id] -= 1
-        if self._busy[queue_id]:
-            return False
-        del self._busy[queue_id]
-        return True
-
     def step(self) -> float | None:
         """Claim what the crew can use; return when to look again if nothing wakes it before."""
-        if self._asked is not None:
-            return self._look(self._asked)
+        self._drained = False
+        delay = self._next_look() if self._asked is None else self._look(self._asked)
+        if self._limited:
+            delay = min(delay, self._look_at_limited(self._limited))
+        if self._drained and self._on_end is not None:
+            self._on_end(None)
+        return min(delay, self._claimed_at + TIME_TO_LIVE - time.monotonic()) if self._ready else delay
+
+    def _next_look(self) -> float:
         self._doubt_after_an_outage()
-        if self._answer_lost:
+        if self._in_doubt():
             self._return_strays()
         expired = self._return_expired()
+        self._spare = 0
         count = self._wanted()
-        if count > 0 and not (expired and not self._idle):
-            delay = self._look(self._ask(count))
-        else:
-            delay = self._poll_interval
+        if count <= 0 or (expired and not self._idle):
             self._more = True  # what woke us will be looked for when a thread is idle
-        return min(delay, self._claimed_at + TIME_TO_LIVE - time.monotonic()) if self._ready else delay
+        elif self._limited_first:
+            self._spare = count
+        elif self._limited and not self._tasks():
+            self._spare, self._last, self._drained = count, None, not self.held
+        else:
+            return self._look(self._ask(count))
+        return self._poll_interval
 
     def _look(self, asked: Asked) -> float:
         claim = self._claim(asked)
         with self._changed:
             self._more = claim.full or claim.queued
-            self._hold(claim.jobs)  # before a thread can be done with one
+            self._holding.add(claim.jobs)  # before a thread can be done with one
             self._ready.extend(self._portions(claim.jobs))
             self._changed.notify()
+        self._spare = asked.count if claim.full else asked.count - len(claim.jobs)
+        self._last = claim.jobs[-1] if claim.full else None
         if claim.full:
             return self._poll_interval if self._asked is None else 0
         if claim.stuck:
@@ -211,10 +206,36 @@ class LocalQueue(Service):
             return min(claim.left_out, due_in)
         if claim.jobs:
             return 0 if claim.queued and self._idle else SOON
-        if not asked.held and self._on_end is not None:
-            self._on_end(None)
+        self._drained = not asked.held
         stuck_for = self._stuck.left()
         return due_in if stuck_for is None else min(due_in, stuck_for)
+
+    def _look_at_limited(self, limited: LimitedClaims) -> float:
+        """Look for jobs of tasks with limits, and return when to do so again."""
+        deaths = self._deaths
+        others_wait, self._limited_first = self._limited_first, False
+        with self._told_of_errors():
+            brought = limited.look(self._spare, last=self._last, busy=[*self._holding.queues, *self._stuck.ids()])
+        self._drained = self._drained and brought.all_seen
+        room = self._spare - len(brought.jobs)
+        self._limited_first = others_wait if self._spare <= 0 else self._last is not None and room <= 0
+        if brought.stuck:
+            self._stuck.add(brought.stuck)
+        if brought.jobs:
+            with self._changed:
+                if deaths != self._deaths:  # others may have been given these: strays, as far as they are ours
+                    limited.ended(brought.jobs)
+                    return 0
+                self._claimed_at = time.monotonic()
+                self._more = self._more or brought.full
+                self._holding.add(brought.jobs)
+                if self._last is None:
+                    self._ready.extend(self._portions(brought.jobs))
+                else:
+                    self._ready.extendleft(reversed(self._portions(brought.jobs)))
+                self._changed.notify()
+        limited.settle()
+        return 0 if others_wait and not self._limited_first else brought.delay
 
     def close(self) -> None:
         """Hand out no more and give back what was not started; call it when the thread has stopped.
@@ -224,15 +245,15 @@ class LocalQueue(Service):
         self._doubt_after_an_outage()
         self._closed.set()
         with self._changed:
-            unstarted = jobs_of(self._taken_back())
+            unstarted = claims.jobs_of(claims.emptied(self._ready))
             self._changed.notify_all()
         if self._asked is not None:
             with hurried(), contextlib.suppress(psycopg.Error, GraphileWorkerError):  # its jobs are strays then
                 unstarted += self._claim(self._asked).jobs
-        while unstarted or self._answer_lost:
+        while unstarted or self._in_doubt():
             try:
                 with hurried():
-                    if self._answer_lost:
+                    if self._in_doubt():
                         self._return_strays()
                     if unstarted:
                         self.give_back(unstarted)
@@ -257,27 +278,14 @@ class LocalQueue(Service):
         self.settled(jobs if wait else [job for job in jobs if job.id in returned])
 
     def _wanted(self, coming: int = 0) -> int:
-        """Return how many to claim, `coming` being claimed but not ready yet: no more than will be begun soon.
-
-        The rate is what the whole crew could do by the time its handlers take, not what it has done: that would be held
-        down by claims that take long, and so keep them small.
-        """
-        now = time.monotonic()
+        """Return how many to claim, `coming` being claimed but not ready yet: no more than will be begun soon."""
         with self._changed:
-            rate = self._concurrency * self._settled / self._spent if self._settled else 0.0
-            if now - self._measured_at >= READY_SECONDS:
-                self._rate = max(rate, self._rate / 2)
-                self._settled, self._spent, self._measured_at = 0, 0.0, now
-            target = max(self._idle, min(MOST_READY, int(max(rate, self._rate) * self._horizon())))
+            target = max(self._idle, min(MOST_READY, self._throughput.soon()))
             self._low_water = target // 2
             return min(LARGEST_CLAIM, target - len(self._ready) - coming)
 
     def _run_length(self) -> int:
-        return max(1, min(LARGEST_CLAIM, math.ceil(self._rate * self._horizon() / self._concurrency)))
-
-    def _horizon(self) -> float:
-        """Return for how many seconds there should be work: the next claim takes some of them."""
-        return READY_SECONDS + self._claim_seconds
+        return max(1, min(LARGEST_CLAIM, self._throughput.soon_for_one()))
 
     def _ask(self, count: int, coming: int = 0) -> Asked:
         """Send a claim; the database sets about it at once. `coming`: jobs of the one before, not yet held."""
@@ -288,21 +296,21 @@ class LocalQueue(Service):
             self._queues.begin()
         lanes = None if with_queues else self._bounds.lanes()  # a job that bounds hide could be the first of its queue
         with self._told_of_errors():
-            parameters = {
-                "tasks": self._tasks(),
-                "forbidden": self._forbidden_flags(),
-                "holder": self._holder,
-                "count": count,
-                "run_length": self._run_length(),
-                "with_queues": with_queues,
-                "busy": [*self._busy, *self._stuck.ids()],
-                "priorities": lanes and lanes[0],
-                "since": lanes and lanes[1],
-                "within": self._poll_interval,
-            }
+            tasks, forbidden = self._tasks(), self._forbidden_flags()
             self._answer_lost = True
             at, deaths = time.monotonic(), self._deaths
-            answer = self._database.begin_by_index("claim_jobs", parameters)
+            answer = claims.begin_claim(
+                self._database,
+                self._holder,
+                tasks=tasks,
+                forbidden=forbidden,
+                count=count,
+                run_length=self._run_length(),
+                busy=[*self._holding.queues, *self._stuck.ids()],
+                within=self._poll_interval,
+                with_queues=with_queues,
+                lanes=lanes,
+            )
             return Asked(at, deaths, count, held, with_queues, lanes, answer)
 
     def _claim(self, asked: Asked) -> Claim:
@@ -314,7 +322,7 @@ class LocalQueue(Service):
             if self._answer_lost:
                 del rows[1:]
         self._claimed_at = time.monotonic()
-        self._claim_seconds = min(self._claimed_at - asked.at, LONGEST_CLAIM)
+        self._throughput.claim_took(self._claimed_at - asked.at)
         told = json.loads(rows.pop(0)[4])
         queued = any(row[3] is not None for row in rows)
         full = len(rows) >= asked.count
@@ -322,7 +330,7 @@ class LocalQueue(Service):
             self._stuck.add(told["stuck"])
         elif asked.with_queues and not queued:
             self._queues.rest(told["queue_seconds"] + (told["seconds"] if self._bounds.slow else 0))
-        if full and not queued and not self._bounds.slow:
+        if full and not queued and not self._bounds.slow and not self._limited:  # which are to be looked for first
             self._ask_ahead(len(rows))
         jobs = sorted(itertools.starmap(Job, rows), key=IN_ORDER)
         self._bounds.learn(jobs, bounded=asked.lanes is not None, seconds=told["seconds"])
@@ -350,30 +358,18 @@ class LocalQueue(Service):
                 self._on_end(error)
             raise
 
-    def _portions(self, jobs: list[Job]) -> Iterator[Job | Run]:
-        """Yield jobs without a queue as they are, and those of one queue together."""
-        runs: dict[int, Run] = {}
-        goes_on = functools.partial(self._goes_on, self._deaths)
-        for job in jobs:
-            if job.job_queue_id is None:
-                yield job
-            else:
-                runs.setdefault(job.job_queue_id, Run(self._claimed_at + TIME_TO_LIVE, goes_on)).jobs.append(job)
-        yield from runs.values()
-
-    def _taken_back(self) -> list[Job | Run]:
-        """Empty what is ready, one by one: crew threads may be taking from it at the same time."""
-        taken: list[Job | Run] = []
-        with contextlib.suppress(IndexError):
-            while True:
-                taken.append(self._ready.popleft())
-        return taken
+    def _portions(self, jobs: list[Job]) -> list[Job | Run]:
+        return claims.portions(jobs, self._claimed_at + TIME_TO_LIVE, functools.partial(self._goes_on, self._deaths))
 
     def _doubt_after_an_outage(self) -> None:
         """Look for strays if the database was away: a server in its place may not have heard of the last outcomes."""
         if self._outage.returns != self._returns:
             self._returns = self._outage.returns
             self._answer_lost = True
+
+    def _in_doubt(self) -> bool:
+        """Say whether jobs may be locked for us that we do not know of."""
+        return self._answer_lost or (self._limited is not None and self._limited.is_doubtful)
 
     def _return_strays(self) -> None:
         with self._changed:
@@ -383,13 +379,15 @@ class LocalQueue(Service):
         if strays:
             logger.warning("gave back %s jobs whose claim was never answered", len(strays))
         self._answer_lost = False
+        if self._limited is not None:
+            self._limited.settle()
 
     def _return_expired(self) -> bool:
         if not self._ready or time.monotonic() - self._claimed_at < TIME_TO_LIVE:
             return False
-        expired = self._taken_back()
+        expired = claims.emptied(self._ready)
         try:
-            self.give_back(jobs_of(expired))
+            self.give_back(claims.jobs_of(expired))
         except BaseException:
             with self._changed:
                 self._ready.extendleft(reversed(expired))

@@ -1,4 +1,5 @@
-"""Pace and Bounds: what keeps costly looks at the table rare, without a setting to find. Neither touches the database.
+"""Pace and Bounds keep costly looks at the table rare, without a setting to find, and Throughput says what each should
+bring. None of them touches the database.
 
 A claim hops to where the ready jobs should begin, but may have to walk first: over dead rows that a held snapshot keeps
 from being vacuumed, or over jobs of named queues that others hold. (Seen on PostgreSQL 15: 37 ms a claim behind 500,000
@@ -8,6 +9,7 @@ the time only.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from datetime import datetime
@@ -24,6 +26,8 @@ SHORTEST_REST = 1.0  # seconds between claims without bounds, while those are sl
 LONG_RUN = 10  # claims
 MOST_LANES = 100
 PASSED_OVER = 1.0  # seconds
+READY_SECONDS = 0.1
+LONGEST_CLAIM = 1.0  # seconds of waiting for one that are provided for
 
 
 class Pace:
@@ -50,6 +54,47 @@ class Pace:
         """Let it happen as soon as can be: there is news."""
         self._asked_for = True
         self._not_before = 0.0
+
+
+class Throughput:
+    """How many jobs a crew can work off soon: in a tenth of a second, and while a claim is under way.
+
+    The rate is what the whole crew could do by the time its handlers take, not what it has done: that would be held
+    down by claims that take long, and so keep them small.
+    """
+
+    def __init__(self, concurrency: int) -> None:
+        self._concurrency = concurrency
+        self._jobs = 0
+        self._spent = 0.0  # seconds of the crew's threads on those
+        self._rate = 0.0  # jobs per second, if the whole crew is at work
+        self._claim_seconds = 0.0  # what a claim takes, to the database and back
+        self._measured_at = time.monotonic()
+
+    def add(self, jobs: int, seconds: float) -> None:
+        """Take note of jobs that are done, and what threads have spent on them."""
+        self._jobs += jobs
+        self._spent += seconds
+
+    def claim_took(self, seconds: float) -> None:
+        """Take note of how long a claim was under way."""
+        self._claim_seconds = min(seconds, LONGEST_CLAIM)
+
+    def soon(self) -> int:
+        """Return how many jobs the whole crew can work off soon."""
+        now = time.monotonic()
+        rate = self._concurrency * self._jobs / self._spent if self._jobs else 0.0
+        if now - self._measured_at >= READY_SECONDS:
+            self._rate = max(rate, self._rate / 2)
+            self._jobs, self._spent, self._measured_at = 0, 0.0, now
+        return int(max(rate, self._rate) * self._horizon())
+
+    def soon_for_one(self) -> int:
+        """Return how many jobs one thread can work off soon."""
+        return math.ceil(self._rate * self._horizon() / self._concurrency)
+
+    def _horizon(self) -> float:
+        return READY_SECONDS + self._claim_seconds
 
 
 class Stuck:

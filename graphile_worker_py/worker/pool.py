@@ -29,24 +29,18 @@ from graphile_worker_py import _processes, migrate
 from graphile_worker_py._grip import Grip
 from graphile_worker_py._service import Service, next_of
 from graphile_worker_py._watched import hurried
+from graphile_worker_py.checks import check_flags, check_integer, check_retention, check_seconds
 from graphile_worker_py.cron.scheduler import CrontabSource, Scheduler
 from graphile_worker_py.errors import GraphileWorkerError, UnknownTask
 from graphile_worker_py.events import JobCompleted, JobFailed, JobStarted, PoolStarted, PoolStopped
-from graphile_worker_py.jobs import (
-    Job,
-    Outcome,
-    RunSummary,
-    check_flags,
-    check_integer,
-    check_retention,
-    check_seconds,
-)
+from graphile_worker_py.jobs import Job, Outcome, RunSummary
 from graphile_worker_py.queue import FlagSource, Queue
 from graphile_worker_py.worker.completer import Completer
 from graphile_worker_py.worker.context import Helpers, JobContext
 from graphile_worker_py.worker.crew import Crew
 from graphile_worker_py.worker.executor import execute
 from graphile_worker_py.worker.heartbeat import Heart, Sweeper
+from graphile_worker_py.worker.limited_claims import LimitedClaims
 from graphile_worker_py.worker.listener import Listener
 from graphile_worker_py.worker.local_queue import LocalQueue
 from graphile_worker_py.worker.oversight import Oversight
@@ -251,6 +245,14 @@ class WorkerPool:
             task.prepare()
         self._scheduler = None if once else Scheduler.of(self.queue, self._crontab)
         migrate.check(self.queue.database)
+        limited = LimitedClaims(
+            self.queue.tasks,
+            self.queue.database,
+            self.id,
+            forbidden_flags=self._flags,
+            poll_interval=self._poll_interval,
+        )
+        limited.check()
         with self._lock:
             if self._started:
                 raise GraphileWorkerError("this WorkerPool was started before: make a new one")
@@ -259,18 +261,19 @@ class WorkerPool:
             self.queue.events.emit(PoolStarted(self.id, self.concurrency, tuple(self.queue.tasks.identifiers())))
         with self._lock:
             if not self._stopped:  # by a subscriber just now, or by another thread
-                self._start_threads(once=once)
+                self._start_threads(limited, once=once)
 
-    def _start_threads(self, *, once: bool) -> None:
+    def _start_threads(self, limited: LimitedClaims, *, once: bool) -> None:
         database = self.queue.database
         self._handlers_database = database.another(max_size=self.concurrency)  # handlers do not wait for each other
         local_queue = self._local_queue = LocalQueue(
             database,
             self.id,
             concurrency=self.concurrency,
-            tasks=self.queue.tasks.identifiers,
+            tasks=limited.others,
             forbidden_flags=self._flags,
             poll_interval=self._poll_interval,
+            limited=limited,
             on_end=self._inbox.put if once else None,
         )
         recorder = Recorder(database, self.id, tasks=self.queue.tasks, history=self._history)

@@ -250,6 +250,8 @@ AS_IT_WAS = """
 delete from graphile_worker.migrations where id > 19;
 drop table graphile_worker._private_py_migrations, graphile_worker._private_py_pools;
 drop table graphile_worker._private_py_timeouts, graphile_worker._private_py_progress;
+drop table graphile_worker._private_py_results, graphile_worker._private_py_history;
+drop table graphile_worker._private_py_limits, graphile_worker._private_py_slots, graphile_worker._private_py_starts;
 drop index graphile_worker._private_py_queued_jobs;
 """
 BACKLOG = """insert into graphile_worker._private_jobs (task_id, run_at, payload)
