@@ -12,16 +12,16 @@ from graphile_worker_py.checks import LARGEST_ID, check_integer, check_text
 from graphile_worker_py.errors import InvalidJobSpec, NotSupported, SchemaMissing
 from graphile_worker_py.jobs import moment
 
-RunOutcome = Literal["completed", "retrying", "failed"]
+RunOutcome = Literal["completed", "retrying", "snoozed", "failed"]
 
 
 @attrs.frozen
 class JobRun:
     """One run of a job that is over.
 
-    `outcome`: completed, retrying (it failed and is tried again) or failed (for good). `attempt` counts from 1;
-    `finished_at` is when the outcome was written, and `duration` how many seconds the handler took. `error` is what was
-    stored of it, cut to some lines; None of a completed one. `host` and `pool_id` say where it ran.
+    `outcome`: completed, retrying (it failed and is tried again), snoozed, or failed (for good). `attempt` counts from
+    1; `finished_at` is when the outcome was written, and `duration` how many seconds the handler took. `error` is what
+    was stored of it, cut to some lines; None of a completed one. `host` and `pool_id` say where it ran.
     """
 
     id: int
@@ -57,7 +57,7 @@ class History:
         Raises InvalidJobSpec, and NotSupported where the schema has no table for it.
         """
         if outcome is not None and outcome not in get_args(RunOutcome):
-            raise InvalidJobSpec(f"outcome: expected completed, retrying or failed, got {outcome!r}")
+            raise InvalidJobSpec(f"outcome: expected completed, retrying, snoozed or failed, got {outcome!r}")
         for name, number in (("job_id", job_id), ("before", before)):
             if number is not None:
                 check_integer(name, number, lowest=-LARGEST_ID, highest=LARGEST_ID)

@@ -13,7 +13,7 @@ import pytest
 from command_line import graphile, in_process
 from plain_sql import eventually
 
-from graphile_worker_py import InvalidJobSpec, JobContext, Queue, RunSummary, WorkerPool
+from graphile_worker_py import InvalidJobSpec, JobContext, Queue, RunSummary, Snooze, WorkerPool
 from graphile_worker_py._database import Database
 from graphile_worker_py.history import JobRun
 from graphile_worker_py.worker import recorder
@@ -36,6 +36,16 @@ def count(db: psycopg.Connection) -> int:
 def short(runs: list[JobRun]) -> list[tuple[str, int, str]]:
     """Return task, attempt and outcome of runs, in the order they were entered."""
     return [(run.task_identifier, run.attempt, run.outcome) for run in reversed(runs)]
+
+
+def test_a_snooze_is_no_failure(queue: Queue) -> None:
+    @queue.task
+    def later(payload: object) -> None:
+        raise Snooze(delay=timedelta(hours=1))
+
+    later.add_job()
+    assert work(queue) == RunSummary(completed=0, retrying=0, failed=0)
+    assert short(queue.history(outcome="snoozed")) == short(queue.history()) == [("later", 1, "snoozed")]
 
 
 def test_every_run_is_entered_with_its_outcome(queue: Queue) -> None:

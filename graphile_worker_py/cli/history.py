@@ -18,7 +18,7 @@ from graphile_worker_py.history import RunOutcome
     "--outcome",
     metavar="OUTCOME",
     type=click.Choice(get_args(RunOutcome)),
-    help="Only completed runs, those that failed and are retrying, or those that failed for good.",
+    help="Only completed runs, those that failed and are retrying or were snoozed, or those that failed for good.",
 )
 @click.option("--limit", metavar="N", type=int, default=20, show_default=True, help="How many at most.")
 @shared_options()

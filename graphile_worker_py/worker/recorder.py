@@ -16,6 +16,7 @@ from typing import Any
 
 from graphile_worker_py._database import Connection, Database
 from graphile_worker_py.errors import NotSupported, SchemaMissing
+from graphile_worker_py.history import RunOutcome
 from graphile_worker_py.jobs import Job, Kind, Outcome
 from graphile_worker_py.results import CHANNEL
 from graphile_worker_py.tasks import Tasks
@@ -73,7 +74,7 @@ class Recorder:
         changed nothing.
         """
         runs = [
-            (outcome, "completed" if is_final is None else "failed" if is_final else "retrying")
+            (outcome, _what(outcome, is_final))
             for outcome in outcomes
             if (is_final := final.get(outcome.job.id)) is not None
             or (outcome.kind is Kind.DECIDED and outcome.job.id not in final)
@@ -110,6 +111,15 @@ class Recorder:
         """Return for how many seconds results of this task are kept, 0 if they are not."""
         task = self._tasks.get(job.task_identifier)
         return 0.0 if task is None or task.keep_result is None else task.keep_result.total_seconds()
+
+
+def _what(outcome: Outcome, is_final: bool | None) -> RunOutcome:
+    """Say what became of a run; `is_final` is None for one that its handler's transaction has completed."""
+    if is_final is None:
+        return "completed"
+    if is_final:
+        return "failed"
+    return "snoozed" if outcome.verdict.snoozed else "retrying"
 
 
 def _array_of(outcomes: Sequence[Outcome]) -> str:
