@@ -132,9 +132,8 @@ def test_limits_hold_and_leave_nothing_behind(pooled: Queue, bouncer: PgBouncer,
             too_many.set()
 
     pooled.task("limited", limit=Limit(2), rate=Rate(40, per=timedelta(hours=1)))(limited)
-    pooled.add_jobs(JobSpec("limited", number) for number in range(50))
     with WorkerPool(pooled, 4), WorkerPool(pooled, 4), expected(40):
-        pass
+        pooled.add_jobs(JobSpec("limited", number) for number in range(50))
     assert not too_many.is_set()
     assert len(pooled.jobs()) == 10
     assert left_behind(bouncer) == set()
