@@ -95,19 +95,18 @@ class Service:
         with hurried(self._hurry):
             try:
                 while not self.stopping.is_set():
-                    self._woken.wait(self._turn())
-                    self._woken.clear()
+                    self._turn()
             finally:
                 self.on_stop()
 
-    def _turn(self) -> float | None:
+    def _turn(self) -> None:
         try:
             delay = self.step()
-        except BaseException as error:  # whatever somebody else's code raised in here: a service ends when stopped
+            self._failures = 0
+            self._woken.wait(delay)
+        except BaseException as error:  # whatever somebody else's code has thrown in here: a service ends when stopped
             self._back_off(error)
-            return 0
-        self._failures = 0
-        return delay
+        self._woken.clear()
 
     def _back_off(self, error: BaseException) -> None:
         """Log the error, with a traceback only where it is not the database's, and wait; wake() does not end this."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -14,6 +15,8 @@ from graphile_worker_py._grip import Grip
 from graphile_worker_py._service import next_of
 from graphile_worker_py.jobs import Job, Kind, Outcome
 from graphile_worker_py.worker.claims import Run
+
+logger = logging.getLogger(__name__)
 
 
 class Crew:
@@ -96,7 +99,7 @@ class Crew:
     def _live(self, place: int) -> None:
         grip = self.grips[place]
         grip.bind()
-        while (taken := self._take()) is not None:
+        while (taken := self._next()) is not None:
             if isinstance(taken, Run):
                 self._runs[place] = taken
                 self._work_through(place, taken, grip)
@@ -114,6 +117,13 @@ class Crew:
             self._left -= 1
             if not self._left:
                 self.news.put("all threads have ended")
+
+    def _next(self) -> Job | Run | None:
+        while True:
+            try:
+                return self._take()
+            except BaseException:  # somebody else's code has thrown it into this thread
+                logger.exception("an idle thread was interrupted, and goes on")
 
     def _work_through(self, place: int, run: Run, grip: Grip) -> None:
         """Run the jobs of one queue; what goes back is delivered first, for the queue is freed by the last outcome."""
