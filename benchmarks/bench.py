@@ -1,6 +1,7 @@
 """Measure throughput, adding and latency beside Node's worker and bare SQL, and print one table: `make bench`.
 
-Parts: throughput, defaults, one command, adding, adding one by one, latency, idle, commands; peers with --peers.
+Parts: throughput, defaults, one command, history, adding, adding one by one, latency, idle, commands; with --peers
+those too.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ Sides = dict[str, dict[str, list[float]]]
 # For a part: the last column, by the first figure of a side, that of the first side of the case, and the best of them.
 RATIOS: dict[str, tuple[str, Callable[[float, float, float], float]]] = {
     **dict.fromkeys(
-        ("throughput", "defaults", "one command", "adding", "adding one by one", "peers", "handlers"),
+        ("throughput", "defaults", "one command", "history", "adding", "adding one by one", "peers", "handlers"),
         ("ours is", lambda own, first, best: first / own),
     ),
     "cliffs": ("of the first", lambda own, first, best: own / first),

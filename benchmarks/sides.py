@@ -27,20 +27,27 @@ def ours(
     concurrency: int | None = THREADS,
     *,
     supervised: int = 1,
+    history: bool = False,
     task: str = "noop",
     module: str = "jobs",
     environment: Mapping[str, str] | None = None,
 ) -> Side:
-    """Return our worker; without a concurrency at all its defaults, supervised as so many processes of one command."""
+    """Return our worker; without a concurrency at all its defaults, supervised as so many processes of one command.
+
+    history: it keeps one.
+    """
 
     def work(url: str) -> Command:
         options = [] if concurrency is None else ["--concurrency", str(concurrency)]
         options += ["--processes", str(supervised)] if supervised > 1 else []
+        options += ["--history", "7d"] if history else []
         return cli("run", f"{module}:queue", *options, "--log-level", "error", "--database", url, more=environment)
 
     name = "ours, defaults" if concurrency is None else f"ours, {concurrency} thread{'s'[: concurrency != 1]}"
     if supervised > 1:
         name = f"ours, --processes {supervised}"
+    if history:
+        name = "ours, --history 7d"
     return Side(name, lambda url, jobs: produce(url, jobs, task=task), work, ready=supervised)
 
 

@@ -1,4 +1,4 @@
-"""Drain no-op jobs: ours beside Node's worker and a bare loop of SQL, then at the defaults, then from one command.
+"""Drain no-op jobs: ours beside Node's worker and a bare loop of SQL; at the defaults, by one command, with a history.
 
 "fresh" is straight after the bulk load: the hard case, for the table has no statistics yet, and the real one.
 "analysed" is after VACUUM ANALYZE.
@@ -10,7 +10,7 @@ import psycopg
 from measuring import JOBS, Bench, Side, drain, run
 from sides import loop, nodes, ours
 
-PARTS = ("throughput", "defaults", "one command")
+PARTS = ("throughput", "defaults", "one command", "history")
 
 
 def measure(bench: Bench, *, with_node: bool) -> None:
@@ -18,6 +18,7 @@ def measure(bench: Bench, *, with_node: bool) -> None:
     fast = [ours(), *([nodes()] if with_node else []), loop()]
     slow = [ours(None), *([nodes(1, tuned=False)] if with_node else [])]
     pair = [ours(supervised=2), ours()]
+    kept = [ours(history=True), ours()]
     for number in bench.turns():
         for state in ("fresh", "analysed") if bench.wanted("throughput") else ():
             for processes in (1, 2):
@@ -28,6 +29,8 @@ def measure(bench: Bench, *, with_node: bool) -> None:
             one(bench, "defaults", "fresh, one process", side, jobs=20_000)
         for side in pair if bench.wanted("one command") and number < 3 else ():
             one(bench, "one command", "fresh, two processes", side, processes=1 if side.ready == 2 else 2)
+        for side in kept if bench.wanted("history") and number < 3 else ():
+            one(bench, "history", "fresh, one process", side)
 
 
 def one(

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from graphile_worker_py.checks import check_run_at
-from graphile_worker_py.errors import InvalidJobSpec, InvalidPayload
+from graphile_worker_py.errors import InvalidJobSpec, InvalidPayload, JobCancelled
 from graphile_worker_py.jobs import AGAIN, Verdict
 
 logger = logging.getLogger(__name__)
@@ -182,7 +182,13 @@ class RetryPolicy:
         return RetryPolicy(self.retry or general.retry, lists.retry_on, lists.give_up_on, self.retry_invalid)
 
     def verdict(self, error: BaseException, attempt: int) -> Verdict:
-        """Say whether, and when, what failed with this error is tried again; never raises."""
+        """Say whether, and when, what failed with this error is tried again; never raises.
+
+        A handler that ends because its pool stops is no mistake of its job's; of a job that somebody cancelled, the row
+        says that there is no attempt left.
+        """
+        if isinstance(error, JobCancelled):
+            return AGAIN
         if isinstance(error, _Later):
             delay = 0.0 if error.delay is None else error.delay.total_seconds()
             return Verdict(delay, error.run_at, snoozed=isinstance(error, Snooze))

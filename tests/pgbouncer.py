@@ -6,7 +6,6 @@ import contextlib
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
@@ -16,14 +15,15 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin")
 
+PORT = 6432  # pgbouncer's own; it names a socket in a folder of its own, for which no two can compete
+
 # Fewer sessions than the worker has connections, so that each of them is served by whichever is free.
 CONFIGURATION = """
 [databases]
 * = {server}
 [pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
+listen_addr =
+unix_socket_dir = {folder}
 auth_type = any
 pool_mode = transaction
 default_pool_size = 2
@@ -32,17 +32,15 @@ logfile = {folder}/log
 
 
 class PgBouncer:
-    """Starts on the first start(), on a port of its own; restart() cuts all connections off, as one does."""
+    """Starts on the first start(), on a socket of its own; restart() cuts all connections off, as one does."""
 
     def __init__(self, folder: Path, url: str) -> None:
         server = conninfo_to_dict(url)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.url = make_conninfo(url, host="127.0.0.1", port=self.port)
+        self.url = make_conninfo(url, host=str(folder), port=PORT)
         named = {name: server[name] for name in ("host", "port", "user", "password") if server.get(name)}
         self._file = folder / "pgbouncer.ini"
         folder.chmod(0o777)
-        self._file.write_text(CONFIGURATION.format(server=make_conninfo("", **named), port=self.port, folder=folder))
+        self._file.write_text(CONFIGURATION.format(server=make_conninfo("", **named), folder=folder))
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -15,7 +15,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 PARTS = {
-    "bench": ("throughput", "defaults", "one command", "adding", "adding one by one", "latency", "idle", "commands"),
+    "bench": (
+        *("throughput", "defaults", "one command", "history"),
+        *("adding", "adding one by one", "latency", "idle", "commands"),
+    ),
     "scale": ("checks", "cliffs", "width", "backlog", "handlers", "snapshot"),
 }
 

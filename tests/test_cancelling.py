@@ -104,6 +104,24 @@ def test_one_that_runs_elsewhere_is_told_within_a_second(queue: Queue, elsewhere
     assert queue.cancel(job.id) is Cancellation.TOO_LATE
 
 
+def test_the_key_of_one_that_runs_is_free_for_another(queue: Queue, elsewhere: Queue, migrated_url: str) -> None:
+    """In one transaction too; the one that was cancelled stays cancelled."""
+    handler = Handler(elsewhere)
+    failed: list[JobFailed] = []
+    elsewhere.events.subscribe(JobFailed, failed.append)
+    job = queue.add_job("long", job_key="k")
+    with WorkerPool(elsewhere, 1) as pool:
+        assert handler.began.wait(30)
+        wait_until_asked(pool)
+        with psycopg.connect(migrated_url) as connection:
+            assert queue.cancel(job.id, connection=connection) is Cancellation.RUNNING
+            another = queue.add_job("later", job_key="k", connection=connection)
+        eventually(lambda: failed)
+    assert (failed[0].job.id, failed[0].final) == (job.id, True)
+    assert another.id != job.id
+    assert state(queue, another.id) == ("ready", None)
+
+
 def test_one_without_a_context_is_interrupted_within_a_second(queue: Queue, elsewhere: Queue) -> None:
     began = threading.Event()
     ended_at: list[float] = []

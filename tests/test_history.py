@@ -48,6 +48,20 @@ def test_a_snooze_is_no_failure(queue: Queue) -> None:
     assert short(queue.history(outcome="snoozed")) == short(queue.history()) == [("later", 1, "snoozed")]
 
 
+def test_without_the_table_a_job_can_be_completed_in_a_transaction(queue: Queue, db: psycopg.Connection) -> None:
+    db.execute("drop table graphile_worker._private_py_results, graphile_worker._private_py_history")
+
+    @queue.task(keep_result=True)
+    def work(payload: Any, ctx: JobContext) -> None:
+        with ctx.transaction() as connection:
+            connection.execute("create table effects ()")
+            ctx.result = 1
+
+    queue.add_job("work")
+    assert queue.run_once() == RunSummary(1, 0, 0)
+    assert db.execute("select count(*) from effects").fetchone() == (0,)
+
+
 def test_every_run_is_entered_with_its_outcome(queue: Queue) -> None:
     queue.task("fine")(lambda payload: None)
     queue.task("bad")(lambda payload: {}["no such key"])

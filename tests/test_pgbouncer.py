@@ -28,7 +28,7 @@ Expected = Callable[[int], AbstractContextManager[None]]
 LEFT_BEHIND = """
 select 'prepared ' || name from pg_prepared_statements
 union all select 'listens to ' || pg_listening_channels()
-union all select 'lock ' || mode from pg_locks where locktype = 'advisory'
+union all select 'lock ' || mode from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()
 union all select 'cursor ' || name from pg_cursors where name <> ''
 union all select 'setting ' || name || ' = ' || setting from pg_settings
 where source = 'session' and name <> all (array['application_name', 'client_encoding', 'DateStyle', 'TimeZone'])

@@ -14,6 +14,7 @@ from graphile_worker_py import (
     Backoff,
     InvalidJobSpec,
     Job,
+    JobCancelled,
     JobContext,
     JobFailed,
     JobSpec,
@@ -23,7 +24,7 @@ from graphile_worker_py import (
     Snooze,
     Tasks,
 )
-from graphile_worker_py.retry import RetryPolicy
+from graphile_worker_py.retry import AGAIN, RetryPolicy
 
 LATER = datetime(2123, 4, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
@@ -219,6 +220,12 @@ def test_a_queue_speaks_for_the_tasks_that_say_nothing(migrated_url: str) -> Non
             if job is not None and job.attempts < job.max_attempts
         }
         assert delays == {("silent", "value"): 60, ("delay", "value"): 1, ("types", "key"): 60}
+
+
+def test_that_a_pool_stops_is_no_mistake_of_a_job() -> None:
+    policy = RetryPolicy(lambda attempt, error: None, retry_on=ConnectionError, give_up_on=None)
+    assert policy.verdict(JobCancelled("the worker pool is stopping"), 1) is AGAIN
+    assert policy.verdict(ValueError(), 1).final
 
 
 def test_a_policy_is_completed_by_a_more_general_one() -> None:

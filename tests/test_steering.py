@@ -323,6 +323,16 @@ def test_a_batch_of_which_all_that_is_left_is_snoozed_gives_the_attempt_back(
     assert [event.remaining for event in snoozes] == [2]
 
 
+@pytest.mark.parametrize(("attempts", "left"), [(0, [0]), (24, [0, 1])])
+def test_a_snooze_beside_what_is_given_up_is_a_failure_that_tells_of_it(
+    queue: Queue, failures: list[JobFailed], attempts: int, left: list[int]
+) -> None:
+    stored = settle(queue, Snooze(HOUR), GiveUp("no such user"), attempts=attempts)
+    assert (stored.payload, stored.attempts) == (left, attempts + 1)
+    assert [event.given_up for event in failures] == [(1,)]
+    assert "no such user" in (stored.last_error or "")
+
+
 def test_a_snooze_beside_a_failure_is_a_retry(queue: Queue, failures: list[JobFailed]) -> None:
     stored = settle(queue, Snooze(HOUR), ValueError("no"))
     assert (stored.payload, stored.attempts) == ([0, 1], 1)

@@ -1,9 +1,11 @@
 -- Cancels a job that is not over: one that waits has no attempt left, one that runs has one more than it could have made,
--- so that it has none left if it is given back either, and its worker sees that it is to end. Returns whether it runs,
+-- so that it has none left if it is given back either, and its worker sees that it is to end. One that runs has no key
+-- from then on: who adds that key again gets a new job, and does not change what was cancelled. Returns whether it runs,
 -- and no row if there is no such job to cancel.
 update {schema}._private_jobs as j
 set max_attempts = case when j.locked_at is null then j.max_attempts else least(j.max_attempts, 32766) end,
     attempts = case when j.locked_at is null then j.max_attempts else least(j.max_attempts, 32766) + 1 end,
+    key = case when j.locked_at is null then j.key end,
     last_error = %(reason)s::text,
     updated_at = now()
 where j.id = %(id)s::bigint and (j.locked_at is not null or j.attempts < j.max_attempts)

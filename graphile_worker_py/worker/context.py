@@ -25,7 +25,15 @@ from graphile_worker_py._connections import is_pipelined, own_connection
 from graphile_worker_py._database import Connection, Database
 from graphile_worker_py._running import check_progress
 from graphile_worker_py.current import helped
-from graphile_worker_py.errors import GraphileWorkerError, InvalidJobSpec, JobCancelled, JobNotHeld, JobTimeout
+from graphile_worker_py.errors import (
+    GraphileWorkerError,
+    InvalidJobSpec,
+    JobCancelled,
+    JobNotHeld,
+    JobTimeout,
+    NotSupported,
+    SchemaMissing,
+)
 from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, Kind, Outcome
 from graphile_worker_py.queue import Queue
 from graphile_worker_py.results import CHANNEL, as_json
@@ -242,7 +250,11 @@ class JobContext:
         if task is not None and task.keep_result is not None:
             self._kept = as_json(self.result)
             what = {"id": job.id, "result": self._kept, "keep_for": task.keep_result.total_seconds()}
-            self._database.run("enter_result", {**what, "channel": CHANNEL}, connection=own)
+            try:
+                with own.transaction():  # a savepoint in it
+                    self._database.run("enter_result", {**what, "channel": CHANNEL}, connection=own)
+            except (SchemaMissing, NotSupported) as error:
+                self.logger.warning("the result is not kept: %s", error)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

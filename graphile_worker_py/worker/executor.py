@@ -97,6 +97,9 @@ def _partly_failed(job: Job, failed: _ItemsFailed, policy: RetryPolicy, *, secon
     given_up = tuple(place for place, verdict in verdicts.items() if verdict.final)
     again = tuple(place for place, verdict in verdicts.items() if not verdict.final)
     spent = not again or job.attempts >= job.max_attempts
+    verdict = together([verdicts[place] for place in again], job.attempts) if again else NEVER
+    if given_up:  # which is a failure, and has to be told as one
+        verdict = attrs.evolve(verdict, snoozed=False)
     return Outcome(
         job,
         Kind.FAILED,
@@ -104,7 +107,7 @@ def _partly_failed(job: Job, failed: _ItemsFailed, policy: RetryPolicy, *, secon
         _joined(failed, given_up),
         next(iter(failed.errors.values())),
         kept=tuple(verdicts) if spent else again,
-        verdict=together([verdicts[place] for place in again], job.attempts) if again else NEVER,
+        verdict=verdict,
         given_up=given_up,
     )
 
