@@ -2,6 +2,8 @@
 -- seconds, and enters all of them in the history, if that is kept (`history`: for how many seconds), with how long each ran.
 -- Notifies `channel` of the ids whose results are there; of too many for a notification, without naming them. Returns the
 -- ids it did not find, and a null where it has notified.
+-- `seconds` is an object by id, and the subquery stands in a case, so that neither can become a join: with rows that are
+-- not known before, that has been seen to compare each of 500 with each (50 microseconds a job).
 with done as (
     delete from {schema}._private_jobs
     where id = any (%(ids)s::bigint[]) and locked_by = %(holder)s::text and locked_at = any (%(since)s::timestamptz[])
@@ -16,17 +18,16 @@ with done as (
     insert into {schema}._private_py_results (job_id, result, expires_at)
     select k.id, k.result::json, now() + make_interval(secs => k.seconds)
     from unnest(%(kept)s::bigint[], %(results)s::text[], %(keep_for)s::float8[]) as k (id, result, seconds)
-    where k.id in (select d.id from done as d)
+    where case when k.id in (select d.id from done as d) then true end
     on conflict (job_id) do update set result = excluded.result, expires_at = excluded.expires_at
     returning job_id
 ), entered as (
     insert into {schema}._private_py_history
         (job_id, claimed_at, expires_at, seconds, attempt, outcome, task, host, pool)
-    select d.id, d.locked_at, now() + make_interval(secs => %(history)s::float8), r.seconds, d.attempts, 'completed',
-        t.identifier, %(host)s::text, %(holder)s::text
+    select d.id, d.locked_at, now() + make_interval(secs => %(history)s::float8),
+        (%(seconds)s::jsonb ->> d.id::text)::float8, d.attempts, 'completed',
+        (select t.identifier from {schema}._private_tasks as t where t.id = d.task_id), %(host)s::text, %(holder)s::text
     from done as d
-    join unnest(%(ids)s::bigint[], %(seconds)s::float8[]) as r (id, seconds) on r.id = d.id
-    join {schema}._private_tasks as t on t.id = d.task_id
     where %(history)s::float8 is not null
 ), told as materialized (
     select pg_notify(%(channel)s::text, case when length(r.ids) < 7000 then r.ids else '' end)

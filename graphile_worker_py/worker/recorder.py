@@ -12,7 +12,6 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 from graphile_worker_py._database import Connection, Database
 from graphile_worker_py.errors import NotSupported, SchemaMissing
@@ -62,7 +61,7 @@ class Recorder:
             "kept": [outcome.job.id for outcome in kept],
             "results": [outcome.result for outcome in kept],
             "keep_for": [self._keeps(outcome.job) for outcome in kept],
-            "seconds": _array_of(outcomes) if self._history is not None else "{}",
+            "seconds": _durations(outcomes) if self._history is not None else "{}",
         }
         rows = self._database.run("finish_and_record_jobs", parameters)
         return {id for (id,) in rows if id is not None}
@@ -122,7 +121,6 @@ def _what(outcome: Outcome, is_final: bool | None) -> RunOutcome:
     return "snoozed" if outcome.verdict.snoozed else "retrying"
 
 
-def _array_of(outcomes: Sequence[Outcome]) -> str:
-    """Return the durations as PostgreSQL's text for an array, which is much faster than psycopg's way with a list."""
-    seconds: list[Any] = [outcome.duration for outcome in outcomes]
-    return f"{{{str(seconds)[1:-1]}}}"
+def _durations(outcomes: Sequence[Outcome]) -> str:
+    """Return an object in JSON: how many seconds each job took, by its id."""
+    return "{" + ",".join([f'"{outcome.job.id}":{outcome.duration}' for outcome in outcomes]) + "}"
