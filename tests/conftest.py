@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql import factories
 from tcp_proxy import TcpProxy
 
-from graphile_worker_py import JobCompleted, Queue, WorkerPool
+from graphile_worker_py import JobCompleted, JobFailed, Queue, WorkerPool
 from graphile_worker_py._database import Database
 from graphile_worker_py.embedded import EmbeddedPostgres
 from graphile_worker_py.migrate import migrate
@@ -145,6 +145,28 @@ def proxy(migrated_url: str) -> Iterator[TcpProxy]:
 def proxied_url(migrated_url: str, proxy: TcpProxy) -> str:
     """Return the conninfo of migrated_url, through the proxy."""
     return make_conninfo(migrated_url, host="127.0.0.1", port=proxy.port)
+
+
+@pytest.fixture
+def failures(queue: Queue) -> list[JobFailed]:
+    """Return the failures that the queue tells of, as they come."""
+    seen: list[JobFailed] = []
+    queue.events.subscribe(JobFailed, seen.append)
+    return seen
+
+
+@pytest.fixture
+def wait(db: psycopg.Connection) -> Callable[[], float]:
+    """Return a function that says for how many seconds the one job there is will wait, rounded to tens of them."""
+
+    def seconds() -> float:
+        (found,) = db.execute(
+            "select extract(epoch from run_at - now())::float8 from graphile_worker._private_jobs"
+        ).fetchone() or (None,)
+        assert isinstance(found, float)
+        return found
+
+    return seconds
 
 
 @pytest.fixture(autouse=True)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-import math
 import pickle
 from collections.abc import Callable
 from concurrent.futures import Future
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
+from failing import HOUR, LATER, node, run
 
 from graphile_worker_py import (
     Backoff,
@@ -28,59 +28,12 @@ from graphile_worker_py import (
 )
 from graphile_worker_py.testing import drain
 
-LATER = datetime(2123, 4, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
-HOUR = timedelta(hours=1)
-
-
-def node(attempt: int) -> float:
-    return math.exp(min(attempt, 10))
-
-
-@pytest.fixture
-def failures(queue: Queue) -> list[JobFailed]:
-    seen: list[JobFailed] = []
-    queue.events.subscribe(JobFailed, seen.append)
-    return seen
-
 
 @pytest.fixture
 def snoozes(queue: Queue) -> list[JobSnoozed]:
     seen: list[JobSnoozed] = []
     queue.events.subscribe(JobSnoozed, seen.append)
     return seen
-
-
-@pytest.fixture
-def wait(db: psycopg.Connection) -> Callable[[], float]:
-    """Return a function that says for how many seconds the one job there is will wait, rounded to tens of them."""
-
-    def seconds() -> float:
-        (found,) = db.execute(
-            "select extract(epoch from run_at - now())::float8 from graphile_worker._private_jobs"
-        ).fetchone() or (None,)
-        assert isinstance(found, float)
-        return found
-
-    return seconds
-
-
-def run(queue: Queue, error: BaseException, *, attempts: int = 0, payload: Any = None, **options: Any) -> Job:
-    """Run a job whose handler raises this, or returns it in place of each item, and return it as it is then stored."""
-
-    def bad(payload: Any) -> Any:
-        if isinstance(payload, list):
-            return [error] * len(payload)
-        raise error
-
-    queue.task("bad", **options)(bad)
-    job = queue.add_job("bad", payload)
-    if attempts:
-        queue.reschedule_jobs([job.id], attempts=attempts)
-    queue.run_once(1)
-    stored = queue.job(job.id)
-    assert stored is not None
-    assert stored.locked_by is None
-    return stored
 
 
 # What a handler says itself.
