@@ -6,9 +6,7 @@ another is taken. One that turns out to be of a standby is dropped, for the next
 that was forked starts over with a pool of its own; the inherited sockets belong to the parent and are left alone,
 unclosed.
 
-Statements live in sql/, one to a file. `{schema}` becomes the quoted schema, `{job}` the columns of Job for a row
-called j, and a `%(name)s` the number of a parameter, here and not by psycopg, which reads a long statement anew each
-time. Times come as the integers PostgreSQL counts in (`jobs.moment` makes datetimes of them): psycopg takes a
+Times come as the integers PostgreSQL counts in (`jobs.moment` makes datetimes of them): psycopg takes a
 quarter of a microsecond for each datetime, and refuses the whole result for one outside Python's years.
 """
 
@@ -17,15 +15,12 @@ from __future__ import annotations
 import atexit
 import math
 import os
-import re
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
-from importlib.resources import files
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import psycopg
 from psycopg import sql
@@ -36,8 +31,9 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from graphile_worker_py._connections import Connections, Server, is_pipelined, is_stale, own_connection, settled
 from graphile_worker_py._conninfo import check_listen, check_schema
-from graphile_worker_py._grip import shielded
+from graphile_worker_py._grip import INTERRUPTS, shielded
 from graphile_worker_py._outage import Outage
+from graphile_worker_py._statements import compose, statement
 from graphile_worker_py._watched import Watched
 from graphile_worker_py.errors import InvalidJobSpec, NotSupported, SchemaMissing
 
@@ -55,33 +51,11 @@ NOT_INSTALLED = (
     psycopg.errors.InvalidSchemaName,
 )
 
-JOB_COLUMNS = """j.id, j.job_queue_id, j.payload::text, j.priority, j.run_at, j.attempts, j.max_attempts, j.last_error,
-    j.created_at, j.updated_at, j.key, j.locked_at, j.locked_by, j.revision,
-    case when j.flags is not null then array(select jsonb_object_keys(j.flags)) end as flags"""
-
-# Found now, for that imports modules, and a process forked in the middle of another thread's import waits for ever.
-_FOLDER = files("graphile_worker_py").joinpath("sql")
-
 _BY_INDEX = (
     b"select set_config(name, 'off', true)"
     b" from unnest('{jit,enable_seqscan,enable_bitmapscan,enable_sort}'::text[]) as name"
     b" union all select set_config('plan_cache_mode', 'force_generic_plan', true)"
 )
-
-
-def compose(text: str, schema: str) -> sql.Composed:
-    """Return SQL text with {schema} and {job} filled in, to be run without parameters."""
-    return sql.SQL(cast("Any", text)).format(schema=sql.Identifier(schema), job=sql.SQL(cast("Any", JOB_COLUMNS)))
-
-
-@lru_cache(maxsize=1024)
-def _statement(name: str, schema: str) -> tuple[bytes, tuple[str, ...]]:
-    """Return sql/<name>.sql with numbered parameters, and their names in that order."""
-    lines = _FOLDER.joinpath(f"{name}.sql").read_text("utf-8").splitlines()
-    text = "\n".join(line for line in lines if not line.startswith("--"))  # what is for readers need not travel
-    names: dict[str, int] = {}
-    numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${names.setdefault(found[1], len(names) + 1)}", text)
-    return compose(numbered, schema).as_bytes(), tuple(names)
 
 
 def run_script(connection: Connection, text: str, schema: str) -> None:
@@ -178,11 +152,8 @@ class Database:
             _distrust(pool)
             raise
         finally:
-            if getattr(borrowed, "silent", False):
-                _distrust(pool)
             if borrowed is not None:
-                with shielded:
-                    pool.putconn(borrowed)  # type: ignore[arg-type]
+                _give_back(pool, [borrowed])
         if self.outage.lasts:
             self.outage.answered(getattr(borrowed, "opened_at", math.inf))
 
@@ -258,7 +229,7 @@ class Database:
         """Run a statement, with results in binary, because psycopg reads times as text in one DateStyle only."""
         cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
         cursor.adapters.register_loader("timestamptz", Int8BinaryLoader)
-        text, names = _statement(name, self.schema)
+        text, names = statement(name, self.schema)
         return cursor.execute(text, [params[name] for name in names], binary=True)
 
     @contextmanager
@@ -361,6 +332,19 @@ class Database:
         self._pool = None
         self._lock = threading.Lock()
         self.outage = Outage()
+
+
+def _give_back(pool: Pool, held: list[Connection]) -> None:
+    """Give back the one connection in the list, once; an interrupt on its way in would else lose its place for good."""
+    try:
+        with shielded:
+            if getattr(held[0], "silent", False):
+                _distrust(pool)
+            pool.putconn(held.pop())  # type: ignore[arg-type]
+    except INTERRUPTS:  # a handler gets one at most
+        if held:
+            pool.putconn(held.pop())  # type: ignore[arg-type]
+        raise
 
 
 def _distrust(pool: Pool) -> None:

@@ -39,7 +39,8 @@ import psycopg
 from psycopg import errors as pg
 
 from graphile_worker_py._conninfo import check_schema
-from graphile_worker_py._database import Connection, Database, compose, run_script
+from graphile_worker_py._database import Connection, Database, run_script
+from graphile_worker_py._statements import compose
 from graphile_worker_py.errors import MigrationError, NotSupported, SchemaMissing, SchemaTooNew, SchemaTooOld
 
 LATEST = 20

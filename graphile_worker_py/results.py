@@ -112,14 +112,14 @@ class Waiters:
 
     @contextmanager
     def _entered(self, ticket: _Ticket) -> Iterator[None]:
-        with self._changed:
-            self._tickets.append(ticket)
         try:
+            with self._changed:
+                self._tickets.append(ticket)
             yield
         finally:
             ear = None
             with self._changed:
-                self._tickets.remove(ticket)
+                self._tickets = [other for other in self._tickets if other is not ticket]
                 if not self._tickets:
                     ear, self._ear = self._ear, None
             if ear is not None:
@@ -127,17 +127,20 @@ class Waiters:
 
     def _follow_or_lead(self, ticket: _Ticket) -> None:
         """Wait while another leads; lead if nobody does, until this ticket's job is over or its time is."""
-        with self._changed:
-            self._changed.wait_for(lambda: ticket.end is not None or not self._led, min(LONGEST_PAUSE, ticket.left()))
-            if ticket.end is not None or self._led:
-                return
-            self._led = True
+        leads = False
         try:
+            with self._changed:
+                pause = min(LONGEST_PAUSE, ticket.left())
+                self._changed.wait_for(lambda: ticket.end is not None or not self._led, pause)
+                if ticket.end is not None or self._led:
+                    return
+                leads = self._led = True  # in this order, for an interrupt may come in between
             self._lead(ticket)
         finally:
-            with self._changed:
-                self._led = False
-                self._changed.notify_all()
+            if leads:
+                with self._changed:
+                    self._led = False
+                    self._changed.notify_all()
 
     def _lead(self, ticket: _Ticket) -> None:
         ear = self._ear = self._ear or _Ear(self._database, self._is_waited_for)

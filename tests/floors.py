@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cron.crontab", "current"),
     ("cron.pattern",),
     ("cron", "_connections", "_grip", "limits", "retry", "signatures"),
-    ("jobs", "_conninfo", "_embedded_guard", "_outage", "_watched"),
+    ("jobs", "_conninfo", "_embedded_guard", "_outage", "_statements", "_watched"),
     ("checks",),
     ("_payload", "_payload_differences", "_processes", "_typed", "_handlers"),
     ("errors", "_version"),

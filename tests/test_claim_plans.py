@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import ClientCursor
 
-from graphile_worker_py import JobSpec, Queue, _database
+from graphile_worker_py import JobSpec, Queue, _database, _statements
 
 JOBS = 20_000
 COUNT = 50
@@ -65,7 +65,7 @@ def prepared(**changes: Any) -> tuple[str, list[Any]]:
         "within": 2.0,
         **changes,
     }
-    text, names = _database._statement("claim_jobs", "graphile_worker")
+    text, names = _statements.statement("claim_jobs", "graphile_worker")
     assert set(names) == set(values)
     return text.decode(), [values[name] for name in names]
 
@@ -163,7 +163,7 @@ def test_jobs_of_full_limits_in_front_are_passed_over_by_one_walk(queue: Queue, 
 def test_the_settings_hold_for_the_claim_and_not_for_the_session(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     names = "jit", "enable_seqscan", "enable_bitmapscan", "enable_sort", "plan_cache_mode"
     asked = "select " + ", ".join(f"current_setting('{name}')" for name in names)
-    monkeypatch.setattr(_database, "_statement", lambda name, schema: (asked.encode(), ()))
+    monkeypatch.setattr(_database, "statement", lambda name, schema: (asked.encode(), ()))
     before = queue.database.run("claim_jobs")
     assert queue.database.begin_by_index("claim_jobs", {})() == [("off", "off", "off", "off", "force_generic_plan")]
     assert queue.database.run("claim_jobs") == before

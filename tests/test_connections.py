@@ -24,7 +24,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, NullConnectionPool, PoolTimeout
 
-from graphile_worker_py import InvalidConninfo, JobSpec, Queue
+from graphile_worker_py import InvalidConninfo, JobSpec, JobTimeout, Queue, _database
 
 OURS = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
 
@@ -342,3 +342,31 @@ def test_a_given_pool_without_a_server_gives_the_reason(migrated_url: str) -> No
         queue = Queue(pool, connect_timeout=0.2)
         with pytest.raises(psycopg.OperationalError, match="/nowhere"):
             queue.add_job("task")
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_interrupt_as_a_connection_is_given_back_costs_no_place(
+    migrated_url: str, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """Whether it arrives just before that or just after: the one place there is is free again, and is one."""
+
+    class Interrupted:
+        blocks = 0
+
+        def __enter__(self) -> None:
+            self.blocks += 1
+            if self.blocks == 2 and not late:
+                raise JobTimeout
+
+        def __exit__(self, *_: object) -> None:
+            if self.blocks == 2 and late:
+                raise JobTimeout
+
+    with Queue(migrated_url, max_size=1, connect_timeout=0.2) as queue:
+        with monkeypatch.context() as patched:
+            patched.setattr(_database, "shielded", Interrupted())
+            with pytest.raises(JobTimeout):
+                queue.stats()
+        with queue.database.connection(), pytest.raises(PoolTimeout):
+            queue.stats()
+        assert queue.stats() == []
