@@ -7,7 +7,7 @@ import threading
 import psycopg
 from psycopg_pool import ConnectionPool
 
-from graphile_worker_py import InvalidJobSpec, JobContext, JobSpec, Queue
+from graphile_worker_py import InvalidJobSpec, JobContext, JobSpec, Queue, RunSummary
 
 
 def test_a_connection_in_autocommit_must_be_in_a_transaction(queue: Queue, migrated_url: str) -> None:
@@ -43,6 +43,29 @@ def test_a_handler_that_rolls_back_in_psycopgs_way_has_failed(queue: Queue, db: 
     assert found is not None
     assert "rolled back the transaction" in str(found.last_error)
     assert db.execute("select * from effects").fetchall() == []
+
+
+def test_a_transaction_that_is_left_open_is_a_failure_by_the_tasks_policy(queue: Queue, migrated_url: str) -> None:
+    asked: list[BaseException] = []
+
+    def rule(attempt: int, error: BaseException) -> None:
+        asked.append(error)
+
+    with psycopg.connect(migrated_url) as left_open:
+
+        @queue.task(retry=rule)
+        def forget(payload: object, ctx: JobContext) -> None:
+            ctx.complete(left_open)
+
+        @queue.task(retry=rule)
+        def pay(payload: object, ctx: JobContext) -> None:
+            with ctx.transaction():
+                pass
+
+        queue.add_job("forget")
+        queue.add_job("pay")
+        assert queue.run_once() == RunSummary(completed=1, retrying=0, failed=1)
+    assert [str(error)[:36] for error in asked] == ["the handler returned before it commi"]
 
 
 def test_handlers_leave_connections_of_a_given_pool_to_the_worker(migrated_url: str) -> None:

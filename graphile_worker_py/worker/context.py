@@ -283,6 +283,7 @@ class JobContext:
         if self._deciding is not None and self._is_open(*self._deciding):
             connection, _ = self._deciding
             error = outcome.error or "the handler returned before it committed the transaction that completes the job"
+            outcome = attrs.evolve(outcome, exception=outcome.exception or GraphileWorkerError(error))
             try:
                 connection.rollback()
             except Exception:  # it is in use by a thread of the handler's, or broken

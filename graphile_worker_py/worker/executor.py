@@ -88,7 +88,16 @@ def execute(
         verdict = task.retry.or_else(policy).verdict(error, job.attempts)
         seconds = time.perf_counter() - began
         outcome = Outcome(job, Kind.FAILED, seconds, describe(error), error, verdict=verdict)
-    return outcome if made is None else made.left_to_the_row(outcome)
+    return outcome if made is None else _decided(outcome, made, task, policy=policy)
+
+
+def _decided(outcome: Outcome, context: JobContext, task: Task[Any, Any], *, policy: RetryPolicy) -> Outcome:
+    """Return the outcome as far as the handler has left it to a transaction; one that it left open is its failure."""
+    left = context.left_to_the_row(outcome)
+    if left.exception is None or outcome.exception is not None:
+        return left
+    verdict = task.retry.or_else(policy).verdict(left.exception, left.job.attempts)
+    return attrs.evolve(left, verdict=verdict)
 
 
 def _partly_failed(job: Job, failed: _ItemsFailed, policy: RetryPolicy, *, seconds: float) -> Outcome:
