@@ -94,8 +94,7 @@ class Queue:
         self.retry = RetryPolicy(retry, retry_on, give_up_on)
         self.around = check_around(around)
         schema = schema if schema is not None else os.environ.get("GRAPHILE_WORKER_SCHEMA") or DEFAULT_SCHEMA
-        self.database = self._connected_to(database, schema, listen)
-        self._together, self._waiters = Together(self.database), Waiters(self.database)
+        self._use(self._connected_to(database, schema, listen))
 
     def __enter__(self) -> Queue:
         return self
@@ -137,18 +136,20 @@ class Queue:
         if listen is None and database == self.database.source:
             listen = self.database.listen_on
         self.database.close()
-        self.database = self._connected_to(database, self.schema if schema is None else schema, listen)
-        self._together, self._waiters = Together(self.database), Waiters(self.database)
+        self._use(self._connected_to(database, self.schema if schema is None else schema, listen))
 
     @contextmanager
     def elsewhere(self, database: Database) -> Iterator[None]:
         """Do everything on another Database in the block, with the tasks' handles; for one thread, in tests."""
         before = self.database, self._together, self._waiters
-        self.database, self._together, self._waiters = database, Together(database), Waiters(database)
+        self._use(database)
         try:
             yield
         finally:
             self.database, self._together, self._waiters = before
+
+    def _use(self, database: Database) -> None:
+        self.database, self._together, self._waiters = database, Together(database), Waiters(database)
 
     def close(self) -> None:
         """Close the pool, unless it was given; the next use opens a new one."""
