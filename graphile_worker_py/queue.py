@@ -96,6 +96,11 @@ class Queue:
         schema = schema if schema is not None else os.environ.get("GRAPHILE_WORKER_SCHEMA") or DEFAULT_SCHEMA
         self._use(self._connected_to(database, schema, listen))
 
+    def _use(self, database: Database) -> None:
+        self.database = database
+        self._together = Together(database)
+        self._waiters = Waiters(database)
+
     def __enter__(self) -> Queue:
         return self
 
@@ -147,9 +152,6 @@ class Queue:
             yield
         finally:
             self.database, self._together, self._waiters = before
-
-    def _use(self, database: Database) -> None:
-        self.database, self._together, self._waiters = database, Together(database), Waiters(database)
 
     def close(self) -> None:
         """Close the pool, unless it was given; the next use opens a new one."""
