@@ -42,7 +42,9 @@ Row: TypeAlias = tuple[Any, ...]
 Pool: TypeAlias = "ConnectionPool[Any] | Connections"
 
 DEFAULT_SCHEMA = "graphile_worker"
-LEFT_FREE = 5  # connections of a given pool that handlers leave to the worker, which could not be heard without
+# Connections of a given pool that handlers leave to the worker: its services that use one, for a moment each, are the
+# local queue, the completer, the heart, the sweeper, cancellations, progress and the scheduler.
+LEFT_FREE = 7
 # What a missing or half-made schema comes to, depending on what a statement names first.
 NOT_INSTALLED = (
     psycopg.errors.UndefinedTable,

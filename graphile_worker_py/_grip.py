@@ -15,6 +15,8 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol
 
@@ -38,6 +40,10 @@ class Told(Protocol):
         """Set the event, and know why; None: the pool is stopping."""
         ...
 
+    def drop_helpers(self) -> None:
+        """Cancel what it has shared out and nobody has begun."""
+        ...
+
 
 class Grip:
     """The hold on one thread; `job` is the one whose handler runs there, since `began`, by time.perf_counter()."""
@@ -58,6 +64,16 @@ class Grip:
         """Make it the grip of this very thread."""
         self.thread = threading.get_ident()
         _here.grip = self
+
+    @contextmanager
+    def bound(self) -> Iterator[None]:
+        """Make it the grip of this very thread for the block; for one that is no crew's."""
+        before = grip_here()
+        self.bind()
+        try:
+            yield
+        finally:
+            _here.grip = before
 
     def take(self, job: Job, began: float, context: Told | None = None) -> None:
         """Begin: from now on the thread can be interrupted."""
@@ -89,6 +105,10 @@ class Grip:
         _raise_in(self.thread, ctypes.py_object(error))
         self._struck = job
         return True
+
+    def has_struck(self, job: Job) -> bool:
+        """Say whether an exception was sent for this job."""
+        return self._struck is job
 
     def reason(self, job: Job) -> GraphileWorkerError | None:
         """Return why this job was to end, if it was."""
@@ -147,7 +167,7 @@ shielded = Shielded()
 
 
 def grip_here() -> Grip | None:
-    """Return the grip of this thread, if it is a crew's."""
+    """Return the grip of this thread, if it has one: a crew's, or one that runs jobs in place."""
     grip: Grip | None = getattr(_here, "grip", None)
     return grip
 

@@ -17,6 +17,7 @@ import attrs
 
 STALE = timedelta(hours=4)  # a lock is worth nothing after that
 DEAD_AFTER = timedelta(seconds=60)
+VANISHED = "worker vanished"  # and a colon
 
 Spec = dict[str, Any]  # arguments of Queue.add_job and of JobSpec
 
@@ -73,10 +74,17 @@ class Row:
         if way.snoozed and not (way.keyed and self.key is None):
             self.attempts = max(0, self.attempts - 1)
         else:
-            self.last_error = error
+            self.last_error = self._told_of(error)
         if way.final:
             self.attempts = max(self.attempts, self.max_attempts)
         self.unlock()
+
+    def _told_of(self, error: str) -> str:
+        """Return last_error after an error; with more attempts than it may have it was cancelled, and keeps why."""
+        before = self.last_error
+        if self.attempts <= self.max_attempts or before is None or before in error:
+            return error
+        return before if before.endswith(VANISHED) else f"{before}\n\n{error}"  # which ended at a colon
 
 
 COLUMNS = tuple(field.name for field in attrs.fields(Row))
@@ -250,15 +258,17 @@ class Model:
         freeing: Collection[int],
         kept: dict[int, list[int]],
         ways: dict[int, Way],
-    ) -> dict[int, bool | None]:
-        """Return for each whether that was the last attempt, None if it is there but not held; `kept` from 1."""
+    ) -> dict[int, tuple[bool | None, bool]]:
+        """Return for each whether it was the last attempt, None if it is not held; and if it is over. `kept` from 1."""
         failed = self.held(errors, claims)
         for row in failed:
             if row.id in kept:
                 row.payload = [row.payload[place - 1] for place in kept[row.id]]
             row.back_off(self.now, errors[row.id], ways.get(row.id))
         self.free_queues({row.queue_name for row in failed if row.id in freeing}, claims)
-        return {id: None for id in errors if id in self.rows} | {r.id: r.attempts >= r.max_attempts for r in failed}
+        left = [self.rows[id] for id in errors if id in self.rows]
+        over = {row.id: row.locked_at is None and row.attempts >= row.max_attempts for row in left}
+        return {row.id: (over[row.id] if row in failed else None, over[row.id]) for row in left}
 
     def give_back(self, ids: Collection[int], claims: Claims, *, free_queues: bool) -> set[int]:
         returned = self.held(ids, claims)
@@ -288,7 +298,7 @@ class Model:
         rows = self._unlock_queues(lambda lock: lock.by in dead, lambda row: row.locked_by in dead)
         buried = dict.fromkeys(dead, len(rows))
         for row in rows:
-            row.back_off(self.now, "worker vanished")
+            row.back_off(self.now, VANISHED)
         return buried
 
     def clear_stale_locks(self) -> int:

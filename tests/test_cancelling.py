@@ -21,6 +21,7 @@ from graphile_worker_py import (
     JobContext,
     JobFailed,
     JobSpec,
+    JobStuck,
     Queue,
     RunSummary,
     WorkerPool,
@@ -174,6 +175,61 @@ def test_one_that_completes_all_the_same_is_done(queue: Queue, pools: Pools) -> 
     assert began.wait(30)
     assert queue.cancel(job.id) is Cancellation.RUNNING
     eventually(lambda: queue.job(job.id) is None)
+
+
+def test_the_reason_stays_before_what_the_handler_makes_of_it(queue: Queue, pools: Pools) -> None:
+    began = threading.Event()
+
+    @queue.task
+    def stubborn(payload: Any, ctx: JobContext) -> None:
+        began.set()
+        assert ctx.cancelled.wait(30)
+        raise ValueError("half done")
+
+    job = queue.add_job("stubborn")
+    pools(1)
+    assert began.wait(30)
+    queue.cancel(job.id, "no longer wanted")
+    eventually(lambda: queue.job(job.id).locked_by is None)  # type: ignore[union-attr]
+    told = state(queue, job.id)
+    assert told is not None
+    assert told[0] == "failed"
+    assert (told[1] or "").startswith(f"{AS_CANCELLED}\n\nValueError: half done\n")
+
+
+def test_what_it_has_shared_out_is_dropped_and_reported_where_it_does_not_end(
+    queue: Queue, pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "TO_HEED", 0.05)
+    monkeypatch.setattr(deadlines, "TO_ARRIVE", 0.05)
+    ran: list[int] = []
+    futures: list[Any] = []
+    free, stuck = threading.Event(), threading.Event()
+    failed: list[JobFailed] = []
+    queue.events.subscribe(JobStuck, lambda event: stuck.set())
+    queue.events.subscribe(JobFailed, failed.append)
+
+    def part(number: int) -> None:
+        ran.append(number)
+        assert free.wait(30)
+
+    @queue.task
+    def shared(payload: list[int], ctx: JobContext) -> Any:
+        futures.extend(ctx.map(part, payload))
+        return futures
+
+    job = queue.add_job("shared", [0, 1, 2])
+    pool = pools(1, helper_threads=1, stuck_after=None)
+    eventually(lambda: ran)
+    wait_until_asked(pool)
+    queue.cancel(job.id)
+    assert stuck.wait(30)
+    assert [future.cancelled() for future in futures] == [False, True, True]
+    assert not failed
+    free.set()
+    eventually(lambda: failed)
+    assert isinstance(failed[0].exception, JobCancelled)
+    assert ran == [0]
 
 
 def test_one_cancelled_before_it_began_is_told_when_it_runs(queue: Queue, pools: Pools) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from concurrent.futures import Future
 from datetime import timedelta
@@ -14,10 +15,12 @@ from graphile_worker_py import (
     JobCompleted,
     JobContext,
     JobFailed,
+    JobLogFilter,
     JobLost,
     JobStarted,
     Queue,
     UnknownTask,
+    current_job,
 )
 from graphile_worker_py._one_connection import OneConnection
 from graphile_worker_py.testing import drain
@@ -42,6 +45,26 @@ def test_jobs_run_here_in_order_until_none_is_due(queue: Queue) -> None:
     assert [job.payload for job in done.completed] == ran
     assert (done.ran, done.failed, done.tasks) == (done.completed, (), ["note"] * 5)
     assert [info.state for info in queue.jobs()] == ["scheduled"]
+
+
+def test_a_handler_is_known_by_its_thread_while_it_runs(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.handler.addFilter(known := JobLogFilter())
+
+    @queue.task
+    def outer(payload: str, ctx: JobContext) -> None:
+        assert current_job() is ctx.job
+        if payload == "outer":
+            queue.add_job("outer", "inner")
+            drain(queue)
+            assert current_job() is ctx.job
+        logging.getLogger("mine").warning("here")
+
+    job = queue.add_job("outer", "outer")
+    drain(queue)
+    caplog.handler.removeFilter(known)
+    assert current_job() is None
+    ids = [record.job_id for record in caplog.records if record.name == "mine"]  # type: ignore[attr-defined]
+    assert ids == [job.id + 1, job.id]
 
 
 def test_a_drain_starts_no_thread(queue: Queue) -> None:

@@ -249,9 +249,9 @@ class Machine(RuleBasedStateMachine):
         told: dict[str, Any] = {"ids": list(errors), "errors": list(errors.values()), "kept": texts, "freeing": freeing}
         names = {"delays": "delay", "run_ats": "run_at", "final": "final", "snoozed": "snoozed", "keyed": "keyed"}
         told |= {name: [getattr(ways[job.id], field) for job in jobs if ways] for name, field in names.items()}
-        final = dict(self.run("fail_jobs", {**parameters(claims), **told}))
-        assert final == self.model.fail(errors, claims, freeing=freeing, kept=kept, ways=ways)
-        return final
+        rows = {id: tuple(told) for id, *told in self.run("fail_jobs", {**parameters(claims), **told})}
+        assert rows == self.model.fail(errors, claims, freeing=freeing, kept=kept, ways=ways)
+        return {id: final for id, (final, _) in rows.items()}
 
     @rule(holder=drawn.holders, picked=drawn.picks, guard=drawn.guards, begun=st.booleans(), wait=st.booleans())
     def give_back(self, holder: str, picked: int, guard: str, begun: bool, wait: bool) -> None:

@@ -292,6 +292,7 @@ def test_a_snooze_beside_a_failure_is_a_retry(queue: Queue, failures: list[JobFa
     assert len(failures) == 1
 
 
+@pytest.mark.parametrize("cancelled", [False, True], ids=["", "cancelled"])
 @pytest.mark.parametrize(("error", "expected"), [(GiveUp(), "failed"), (Snooze(HOUR), "snoozed"), (OSError(), "again")])
 def test_a_failure_whose_answer_got_lost_is_told_as_it_was_written(
     queue: Queue,
@@ -300,11 +301,15 @@ def test_a_failure_whose_answer_got_lost_is_told_as_it_was_written(
     monkeypatch: pytest.MonkeyPatch,
     error: BaseException,
     expected: str,
+    cancelled: bool,
 ) -> None:
+    """One that was cancelled while it ran has failed for good, whatever its handler says."""
     run_statement = queue.database.run
     cut: list[str] = []
 
     def run_and_cut(name: str, *args: Any, **options: Any) -> object:
+        if name == "fail_jobs" and not cut and cancelled:
+            queue.cancel(1)
         rows = run_statement(name, *args, **options)
         if name == "fail_jobs" and not cut:
             cut.append(name)
@@ -314,4 +319,5 @@ def test_a_failure_whose_answer_got_lost_is_told_as_it_was_written(
     monkeypatch.setattr(queue.database, "run", run_and_cut)
     run(queue, error)
     assert cut == ["fail_jobs"]
-    assert ["failed" if one.final else "again" for one in failures] + ["snoozed" for _ in snoozes] == [expected]
+    told = ["failed" if one.final else "again" for one in failures] + ["snoozed" for _ in snoozes]
+    assert told == ["failed" if cancelled else expected]

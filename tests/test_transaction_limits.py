@@ -69,7 +69,7 @@ def test_a_transaction_that_is_left_open_is_a_failure_by_the_tasks_policy(queue:
 
 
 def test_handlers_leave_connections_of_a_given_pool_to_the_worker(migrated_url: str) -> None:
-    with ConnectionPool(migrated_url, min_size=1, max_size=7, open=True) as given:
+    with ConnectionPool(migrated_url, min_size=1, max_size=9, open=True) as given:
         queue = Queue(given)
         at_once: list[int] = []
         inside = threading.Semaphore(0)

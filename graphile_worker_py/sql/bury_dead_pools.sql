@@ -23,7 +23,10 @@ with silent as materialized (
     select h.* from held as h where h.id not in (select l.id from left_over as l)
 ), jobs as (
     update {schema}._private_jobs as j
-    set last_error = format('worker vanished: %s was silent for too long while it ran this job', j.locked_by),
+    set last_error = concat( -- one that was cancelled, and has more attempts than it may have, keeps why
+            case when j.attempts > j.max_attempts then j.last_error || E'\n\n' end,
+            format('worker vanished: %s was silent for too long while it ran this job', j.locked_by)
+        ),
         run_at = greatest(now(), j.run_at) + make_interval(secs => exp(least(j.attempts, 10))),
         locked_at = null,
         locked_by = null

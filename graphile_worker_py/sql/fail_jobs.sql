@@ -1,7 +1,8 @@
 -- Records failures: the error, a later run_at, which items of a batch are left (`kept`, by their places from 1); frees the
 -- queues of those in `freeing`. Only where `holder` still holds the job by one of the claims made at `since`; returns the ids
 -- it wrote, each with whether no attempt is left (a taken key ends the attempts, too), and with null the ids of jobs that are
--- there, but not held so.
+-- there, but not held so; and of each whether it is over: nobody holds it, and no attempt is left.
+-- More attempts than there may be are those of a job that was cancelled while it ran: its reason stays before the error.
 -- A job waits `delays` seconds, or without one e^min(attempts, 10), as in Node; and until one of `run_ats`. `final` uses up
 -- its attempts. `snoozed` gives this one back and leaves last_error, unless the job had a key (`keyed`) and lost it while it
 -- ran: another job has taken its place. These lists may be empty; else all are as long as `ids`.
@@ -18,7 +19,12 @@ with f as materialized (
     update {schema}._private_jobs as j
     set (last_error, payload, attempts, run_at) = (
             select
-                case when f.snoozed and not (f.keyed and j.key is null) then j.last_error else f.error end,
+                case
+                    when f.snoozed and not (f.keyed and j.key is null) then j.last_error
+                    when j.attempts > j.max_attempts and position(j.last_error in f.error) = 0
+                        then concat(j.last_error, E'\n\n', f.error)
+                    else f.error
+                end,
                 coalesce(
                     (
                         select json_agg(e.item order by e.place)
@@ -53,8 +59,8 @@ with f as materialized (
         and q.locked_by = %(holder)s::text
         and q.locked_at = any (%(since)s::timestamptz[])
 )
-select id, final from failed
+select id, final, final as is_over from failed
 union all
-select j.id, null
+select j.id, null, j.locked_at is null and j.attempts >= j.max_attempts
 from {schema}._private_jobs as j
 where j.id = any (%(ids)s::bigint[]) and j.id not in (select id from failed)

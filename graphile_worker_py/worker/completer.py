@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 import attrs
 import psycopg
 
-from graphile_worker_py._database import Database
+from graphile_worker_py._database import Database, Row
 from graphile_worker_py._outage import is_passing
 from graphile_worker_py._service import Service
 from graphile_worker_py.errors import GraphileWorkerError
@@ -187,22 +187,24 @@ class Completer(Service):
             **_verdicts(outcomes),
             **self._claimed(outcomes),
         }
-        final = self._written(outcomes, parameters)
+        rows = self._written(outcomes, parameters)
+        final = _finality(rows)
+        over = {id for id, _, is_over in rows if is_over}
         return [
-            self._failed(o, final.get(o.job.id))
+            self._failed(o, final.get(o.job.id), is_over=o.job.id in over)
             if o.job.id in final or o.kind is not Kind.DECIDED
             else self._decided(o)
             for o in outcomes
         ]
 
-    def _written(self, outcomes: list[Outcome], parameters: dict[str, object]) -> dict[int, bool | None]:
+    def _written(self, outcomes: list[Outcome], parameters: dict[str, object]) -> list[Row]:
         """Write failures, and what is to be kept of them; return what fail_jobs does."""
         if self._recorder.wants():
             with self._recorder.if_it_can(), self._database.connection() as connection, connection.transaction():
-                final: dict[int, bool | None] = dict(self._database.run_on(connection, "fail_jobs", parameters))
-                self._recorder.enter(connection, outcomes, final)
-                return final
-        return dict(self._database.run("fail_jobs", parameters))
+                rows = self._database.run_on(connection, "fail_jobs", parameters)
+                self._recorder.enter(connection, outcomes, _finality(rows))
+                return rows
+        return self._database.run("fail_jobs", parameters)
 
     def _decide(self, outcomes: list[Outcome]) -> list[object]:
         """Write as failed what no transaction of its handler's has deleted; of the rest only the queues are freed."""
@@ -221,12 +223,13 @@ class Completer(Service):
             logger.warning("job %s was completed in a transaction of its handler, which then failed", job.id)
         return JobCompleted(job, outcome.duration)
 
-    def _failed(self, outcome: Outcome, final: bool | None) -> object:
+    def _failed(self, outcome: Outcome, final: bool | None, *, is_over: bool) -> object:
         job = outcome.job
         if final is None:
             if not self._tried:
                 return JobLost(job)
-            final = outcome.verdict.final or (job.attempts >= job.max_attempts and not outcome.verdict.snoozed)
+            spent = job.attempts >= job.max_attempts and not outcome.verdict.snoozed
+            final = is_over or spent or outcome.verdict.final
         remaining = None if outcome.kept is None else len(outcome.kept)
         if outcome.verdict.snoozed and not final:
             return JobSnoozed(job, outcome.exception, outcome.duration, remaining)
@@ -240,6 +243,11 @@ class Completer(Service):
         ids = _array([outcome.job.id for outcome in outcomes])
         freeing = [o.job.id for o in outcomes if o.frees_queue and o.job.job_queue_id is not None]
         return {"holder": self._holder, "ids": ids, "since": [moment(at) for at in since], "freeing": freeing}
+
+
+def _finality(rows: list[Row]) -> dict[int, bool | None]:
+    """Return what fail_jobs says of each job: whether it has failed for good, None if it is not ours any more."""
+    return {id: final for id, final, _ in rows}
 
 
 def _verdicts(outcomes: list[Outcome]) -> dict[str, object]:

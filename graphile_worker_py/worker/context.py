@@ -261,8 +261,8 @@ class JobContext:
         """Open a transaction on a connection of the worker's and yield it; at its end the job is completed in it.
 
         The effects are then there exactly once, whatever happens to this process. The worker keeps up to as many
-        connections for this as it has threads; of a ConnectionPool that was given it takes all but the five it needs
-        itself, and handlers wait for each other, for connect_timeout seconds at most (psycopg_pool.PoolTimeout).
+        connections for this as it has threads; of a ConnectionPool that was given it takes all but the seven it
+        needs itself, and handlers wait for each other, for connect_timeout seconds at most (psycopg_pool.PoolTimeout).
         Raises JobNotHeld as complete() does, and rolls back.
         """
         with self._database.connection() as connection, connection.transaction():
@@ -319,6 +319,11 @@ class JobContext:
             if self._is_in_a_child():
                 return
             wait_for(pending)
+
+    def drop_helpers(self) -> None:
+        """Cancel what was submitted and has not begun; the worker does so when the handler is interrupted."""
+        for future in list(self._helped):
+            future.cancel()
 
     def map(self, function: Callable[[U], T], items: Iterable[U]) -> list[Future[T]]:
         """Run function on every item on the helper threads: `return ctx.map(deliver, payload)` settles a batch."""

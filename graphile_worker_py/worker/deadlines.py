@@ -88,22 +88,26 @@ class Deadlines(Service):
         """Do what is due for a job that is to end; return the seconds until the next step."""
         job, reason, task = what
         now = time.perf_counter()
+        context = grip.context
+        if context is not None and context.job is not job:
+            context = None
         if pressed is None or pressed.job is not job:
-            context = grip.context
-            if context is not None and context.job is job:
+            if context is not None:
                 context.end(reason)
             heeds = context is not None and task is not None and task.wants_context
             pressed = _Pressed(job, now + TO_HEED if heeds else now)
         self._pressed[grip] = pressed
-        if now >= pressed.due:
-            if not pressed.interrupted:
-                if grip.interrupt(job, type(reason)):
-                    pressed.interrupted, pressed.due = True, now + TO_ARRIVE
-                else:  # it is covered, for a moment, or has just ended
-                    return SHORTEST_TICK
-            else:
-                pressed.due = now + 2 * (now - grip.began)
-                self._tell(grip, job, now - grip.began)
+        if now < pressed.due:
+            return max(SHORTEST_TICK, pressed.due - now)
+        if pressed.interrupted:
+            pressed.due = now + 2 * (now - grip.began)
+            self._tell(grip, job, now - grip.began)
+        elif grip.interrupt(job, type(reason)) or grip.has_struck(job):
+            pressed.interrupted, pressed.due = True, now + TO_ARRIVE
+            if context is not None:  # the handler may wait for them, where no exception arrives
+                context.drop_helpers()
+        else:  # it is covered, for a moment, or has just ended
+            return SHORTEST_TICK
         return max(SHORTEST_TICK, pressed.due - now)
 
     def _tell(self, grip: Grip, job: Job, seconds: float) -> None:

@@ -122,13 +122,18 @@ def _partly_failed(job: Job, failed: _ItemsFailed, policy: RetryPolicy, *, secon
 
 
 def _clear_up(error: BaseException, job: Job, *, context: JobContext | None, grip: Grip) -> None:
-    """Do what an interrupt may have kept from being done, and let it say why it came."""
-    grip.job = grip.context = None
+    """Do what an interrupt may have kept from being done, and let it say why it came.
+
+    The thread is the job's until its helpers have ended, so that one that does not end is reported.
+    """
     reason = grip.reason(job)
     if reason is not None and not error.args:
         error.args = reason.args
     if context is not None:
+        grip.job = job
+        context.drop_helpers()
         context.wait_for_helpers()
+    grip.job = grip.context = None
 
 
 def _called(call: Callable[..., object], payload: object, context: JobContext | None) -> object:

@@ -25,6 +25,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from graphile_worker_py._database import Connection
+from graphile_worker_py._grip import Grip
 from graphile_worker_py._one_connection import OneConnection
 from graphile_worker_py.errors import GraphileWorkerError, UnknownTask
 from graphile_worker_py.events import JobCompleted, JobFailed, JobLost, JobSnoozed, JobStarted
@@ -116,10 +117,10 @@ class InlineWorker:
         if self._queue.events.wants(JobStarted):
             self._queue.events.emit(JobStarted(job))
         task, around = self._queue.tasks[job.task_identifier], self._queue.around
-        if not isinstance(self._database, OneConnection):
-            return execute(task, job, self._context, policy=self._queue.retry, around=around)
-        with _unbroken(self._database.given):
-            return execute(task, job, self._context, policy=self._queue.retry, around=around)
+        given = self._database.given if isinstance(self._database, OneConnection) else None
+        grip = Grip()  # nobody interrupts by it; current_job() asks it
+        with grip.bound(), nullcontext() if given is None else _unbroken(given):
+            return execute(task, job, self._context, policy=self._queue.retry, around=around, grip=grip)
 
     def _context(self, job: Job) -> JobContext:
         return _SharedContext(
