@@ -344,9 +344,12 @@ class Queue:
         """Return what a job's handler has told last by ctx.progress; None if it told nothing, or the job is done."""
         return _running.progress(self.database, id)
 
-    def stats(self) -> list[TaskStats]:
-        """Return how many jobs of each task are ready, scheduled, running, retrying and failed; reads every row."""
-        return [TaskStats(*row) for row in self.database.run("stats")]
+    def stats(self, *, idle: bool = False) -> list[TaskStats]:
+        """Return how many jobs of each task are ready, scheduled, running, retrying and failed; reads every row.
+
+        `idle`: with tasks that have no job.
+        """
+        return [TaskStats(*row) for row in self.database.run("count_by_task", {"idle": idle})]
 
     def run_worker(
         self,

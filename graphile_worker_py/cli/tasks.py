@@ -1,0 +1,42 @@
+"""`graphile-worker-py tasks`: what names of tasks the database knows, and how their jobs are doing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+
+from graphile_worker_py import Queue, TaskStats
+from graphile_worker_py.cli._options import Epilog, shared_options
+from graphile_worker_py.cli._output import Column, json_option, note, show
+
+
+def waited(stats: TaskStats) -> timedelta | None:
+    """Return how long the oldest ready job of a task has waited."""
+    return None if stats.oldest_ready is None else timedelta(seconds=stats.oldest_ready)
+
+
+COLUMNS = (
+    Column("task", lambda stats: stats.identifier),
+    Column("ready", lambda stats: stats.ready),
+    Column("scheduled", lambda stats: stats.scheduled),
+    Column("running", lambda stats: stats.running),
+    Column("retrying", lambda stats: stats.retrying, style=lambda stats: "yellow" if stats.retrying else ""),
+    Column("failed", lambda stats: stats.failed, style=lambda stats: "red" if stats.failed else ""),
+    Column("oldest ready", waited),
+)
+
+
+@click.command("tasks", cls=Epilog)
+@json_option
+@shared_options()
+def command(*, as_json: bool, database: str | None, schema: str | None) -> None:
+    """List the tasks that jobs were added for or workers have handlers for, and how many jobs of each there are.
+
+    The oldest ready job is the one that a worker should have taken first. Every job is read to count them.
+    """
+    with Queue(database, schema=schema) as queue:
+        tasks = queue.stats(idle=True)
+    show(tasks, COLUMNS, as_json=as_json)
+    if not tasks:
+        note("No task is known here yet.")
