@@ -16,6 +16,10 @@ PRINTED = {
         "cancelled while it was running",
         "JobCancelled: cancelled: not needed any more",
     ],
+    "transactions": [
+        "60 jobs done, 10 failures on the way",
+        "ann: 70, bob: 30 and 30 receipts",
+    ],
     "context": [
         "span import_articles begins",
         "WARNING in import_articles, attempt 1: an empty line",
