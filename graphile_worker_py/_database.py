@@ -74,6 +74,8 @@ class Database:
     for elsewhere, False for nowhere; None given reads GRAPHILE_WORKER_LISTEN. Safe in threads, and after a fork.
     """
 
+    shares_adds = True  # what several threads add at the same time may go into one statement
+
     def __init__(
         self,
         source: str | ConnectionPool[Any] | None = None,

@@ -75,7 +75,8 @@ class Together:
 
     def _may_share(self, spec: JobSpec) -> bool:
         return (
-            spec.job_key is None
+            self._database.shares_adds
+            and spec.job_key is None
             and spec.queue_name is None
             and spec.identifier in self._known
             and len(spec.raw_payload or "") <= LONGEST

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+_DJANGO = Path(__file__).resolve().parent.parent / "graphile_worker_py" / "contrib" / "django"
+_DJANGO_MIGRATIONS = tuple(f"contrib.django.migrations.{path.stem}" for path in _DJANGO.glob("migrations/0*.py"))
+
 # From the roof down. A module imports only from floors below its own; "" is the package itself (its __init__.py).
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("__main__",),
+    ("__main__", "contrib.django"),
+    ("contrib.django.apps", "contrib.django.migrations", *_DJANGO_MIGRATIONS),
+    ("contrib.django.installing",),
+    ("contrib.django.app_queue",),
+    ("contrib.django.conf", "contrib.django.connection_care"),
+    ("contrib", "contrib.django.management", "contrib.django.management.commands"),
     ("cli", "testing"),
     ("cli.add", "cli.cancel", "cli.crontab", "cli.demo", "cli.history", "cli.migrate", "cli.progress", "cli.run"),
     ("cli.stats", "cli.tasks"),

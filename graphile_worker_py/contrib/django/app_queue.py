@@ -1,0 +1,116 @@
+"""The queue of a Django project: what is added or asked for goes over Django's connection of the calling thread.
+
+So it is part of the transaction that the ORM is in, on every backend for PostgreSQL, and takes no second connection.
+The worker is another thing: its threads claim jobs and write outcomes beside what handlers do, so it has a queue with
+connections of its own, and the same tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from psycopg_pool import ConnectionPool
+
+from graphile_worker_py._database import Connection, Database
+from graphile_worker_py._watched import Watched
+from graphile_worker_py.contrib.django import conf
+from graphile_worker_py.contrib.django.connection_care import cared_for
+from graphile_worker_py.errors import NotSupported
+from graphile_worker_py.queue import Queue
+
+
+class AppDatabase(Database):
+    """Run every statement on the connection that Django has for this thread under an alias; None: nobody knows yet."""
+
+    shares_adds = False  # each thread has a transaction of its own
+
+    def __init__(self, alias: str | None, *, schema: str) -> None:
+        super().__init__(None, schema=schema, listen=False)
+        self._alias = alias
+
+    @contextmanager
+    def connection(self, given: object = None) -> Iterator[Connection]:
+        """Lend Django's connection, opened if need be; raise TransactionManagementError in a broken atomic block."""
+        if given is not None:
+            with super().connection(given) as connection:
+                yield connection
+            return
+        django = connections[self._known_alias()]
+        with django.cursor() as cursor:  # which Django refuses where queries are forbidden, or the thread is another's
+            django.validate_no_broken_transaction()
+            with django.wrap_database_errors, super().connection(cursor.cursor) as connection:
+                yield connection
+
+    def connect(self) -> Watched:
+        """Open a connection of its own, which sees nothing of a transaction that is open here; to migrate, say."""
+        return Database(conf.conninfo(self._known_alias()), schema=self.schema).connect()
+
+    def another(self, *, max_size: int) -> NoReturn:
+        """Refuse, as pool() does."""
+        self._refuse()
+
+    def pool(self) -> NoReturn:
+        """Refuse: Django's connections belong to the threads that opened them."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise NotSupported(
+            "this queue is on Django's connections, which a worker cannot use: run `manage.py graphile_worker`, "
+            "or give a WorkerPool the queue that graphile_worker_py.contrib.django.worker_queue() makes"
+        )
+
+    def _known_alias(self) -> str:
+        if self._alias is None:
+            conf.options()  # raises what is wrong with them
+            raise ImproperlyConfigured(
+                f"the job queue was used before Django was ready: add {conf.APP!r} to INSTALLED_APPS, "
+                "and call django.setup() in a script of your own"
+                if not apps.is_installed(conf.APP)
+                else "the job queue was used before Django was ready: use it in functions, and not at import"
+            )
+        return self._alias
+
+
+class AppQueue(Queue):
+    """The Queue of a Django project, made by an import, and told where its jobs are by configure()."""
+
+    def configure(self) -> None:
+        """Read the settings, when the apps are ready and when a test changes them.
+
+        A mistake in them is told by a check, and by whatever is done with the queue.
+        """
+        try:
+            options = conf.options()
+        except ImproperlyConfigured:
+            self._use(AppDatabase(None, schema=self.schema))
+            return
+        settings = Queue(schema=options.schema, **options.queue)
+        self.retry, self.around = settings.retry, settings.around
+        self._use(AppDatabase(options.alias, schema=options.schema))
+
+    def _connected_to(
+        self, database: str | ConnectionPool[Any] | None, schema: str, listen: str | bool | None
+    ) -> Database:
+        return AppDatabase(None, schema=schema) if database is None else super()._connected_to(database, schema, listen)
+
+
+queue = AppQueue()
+task = queue.task
+
+
+def worker_queue() -> Queue:
+    """Return a Queue with connections of its own for a worker of the project: the same tasks, and events.
+
+    It is in the same database and schema, and takes care of Django's connections around every job.
+    """
+    options = conf.options()
+    arguments = {**options.queue, "around": cared_for(queue.around)}
+    made = Queue(conf.conninfo(options.alias), schema=options.schema, **arguments)
+    made.include(queue.tasks)
+    made.events = queue.events
+    return made

@@ -1,0 +1,31 @@
+"""The app: it finds the tasks of the other apps, and has their queue connected as the settings say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import AppConfig
+from django.core.signals import setting_changed
+from django.utils.module_loading import autodiscover_modules
+
+from graphile_worker_py.contrib.django import conf
+from graphile_worker_py.contrib.django.app_queue import queue
+
+
+class GraphileWorkerConfig(AppConfig):
+    """The app of a Django project; its label, in permissions and for `migrate`, is graphile_worker."""
+
+    name = conf.APP
+    label = "graphile_worker"
+    verbose_name = "Graphile Worker"
+
+    def ready(self) -> None:
+        """Connect the queue, and import <app>/tasks.py of every app."""
+        setting_changed.connect(_configure_anew, dispatch_uid=conf.APP)
+        queue.configure()
+        autodiscover_modules("tasks")
+
+
+def _configure_anew(*, setting: str, **_: Any) -> None:
+    if setting in (conf.SETTING, "DATABASES"):
+        queue.configure()

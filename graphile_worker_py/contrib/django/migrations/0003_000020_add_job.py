@@ -1,0 +1,14 @@
+"""For 000020_add_job.sql: see bring_up_to_date()."""
+
+from __future__ import annotations
+
+from django.db import migrations
+
+from graphile_worker_py.contrib.django.installing import bring_up_to_date
+
+
+class Migration(migrations.Migration):
+    """Bring the schema up to date."""
+
+    dependencies = [("graphile_worker", "0002_000019_pool_ids")]
+    operations = [bring_up_to_date()]

@@ -1,0 +1,14 @@
+"""For py_000002_pools.sql: see bring_up_to_date()."""
+
+from __future__ import annotations
+
+from django.db import migrations
+
+from graphile_worker_py.contrib.django.installing import bring_up_to_date
+
+
+class Migration(migrations.Migration):
+    """Bring the schema up to date."""
+
+    dependencies = [("graphile_worker", "0004_py_000001_queued_jobs")]
+    operations = [bring_up_to_date()]

@@ -1,0 +1,1 @@
+"""With Django: a small project, post, whose one app, pigeon, sends letters."""

@@ -1,0 +1,1 @@
+"""The app: letters, and the task that sends them."""
