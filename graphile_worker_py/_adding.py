@@ -13,7 +13,8 @@ from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
-from graphile_worker_py._database import Connection, Database
+from graphile_worker_py._database import Database
+from graphile_worker_py._own_connection import AnyConnection
 from graphile_worker_py.errors import GraphileWorkerError, InvalidJobSpec
 from graphile_worker_py.jobs import Job, JobSpec
 
@@ -51,7 +52,7 @@ def _interval(delay: timedelta) -> str:
     return f"{delay.days * 24:+d} hours {delay.seconds:+d} seconds {delay.microseconds:+d} microseconds"
 
 
-def add_one(database: Database, connection: Connection, spec: JobSpec, *, job_key_mode: str | None) -> Job:
+def add_one(database: Database, connection: AnyConnection, spec: JobSpec, *, job_key_mode: str | None) -> Job:
     """Add one job on this connection and return it as stored."""
     parameters = {
         "identifier": spec.identifier,
@@ -93,7 +94,7 @@ def chunks(specs: Iterable[JobSpec]) -> Iterator[list[JobSpec]]:
 
 
 def add_all(
-    database: Database, connection: Connection, specs: Iterable[JobSpec], *, preserve_run_at: bool
+    database: Database, connection: AnyConnection, specs: Iterable[JobSpec], *, preserve_run_at: bool
 ) -> Iterator[list[Job]]:
     """Add specs on this connection, chunk by chunk, and yield the jobs of each chunk, in the order of the specs.
 
@@ -111,7 +112,7 @@ def add_all(
 
 
 def _sent(
-    database: Database, connection: Connection, specs: list[JobSpec], *, text: str, preserve_run_at: bool
+    database: Database, connection: AnyConnection, specs: list[JobSpec], *, text: str, preserve_run_at: bool
 ) -> Callable[[], list[Job]]:
     """Send specs of distinct keys; return what waits for their jobs, which are in the same order."""
     rows = database.begin_on(connection, "add_jobs", {"specs": text, "preserve_run_at": preserve_run_at})

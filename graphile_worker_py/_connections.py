@@ -29,7 +29,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from graphile_worker_py._conninfo import check_conninfo, connect, settings
 from graphile_worker_py._watched import Watched, in_a_hurry
-from graphile_worker_py.errors import InvalidConninfo, InvalidJobSpec
+from graphile_worker_py.errors import InvalidConninfo
 
 LONGEST_IDLE = 600.0  # seconds, for all above min_size
 
@@ -196,21 +196,6 @@ def is_stale(connection: psycopg.Connection[Any]) -> bool:
     return bool(waiting.poll(0))
 
 
-def own_connection(given: object) -> psycopg.Connection[Any]:
-    """Return the psycopg connection behind what a caller passed as connection=; raise InvalidJobSpec for others."""
-    connection = getattr(given, "connection", None) if isinstance(given, psycopg.Cursor) else given
-    if not isinstance(connection, psycopg.Connection):
-        hint = ""
-        if isinstance(given, (psycopg.AsyncConnection, psycopg.AsyncCursor)):
-            hint = "; an asynchronous one cannot be used from synchronous code"
-        raise InvalidJobSpec(f"connection: expected an open psycopg connection or cursor, got {type(given)}{hint}")
-    if connection.closed:
-        raise InvalidJobSpec("connection: this one is closed; pass an open connection, or none")
-    if connection.info.encoding == "ascii":
-        raise InvalidJobSpec("connection: its client_encoding is SQL_ASCII, which is none; set client_encoding to utf8")
-    return connection
-
-
 @contextmanager
 def settled(connection: psycopg.Connection[Any]) -> Iterator[None]:
     """Commit what the block did, or roll it back; psycopg's own `with` would also close the connection."""
@@ -221,8 +206,3 @@ def settled(connection: psycopg.Connection[Any]) -> Iterator[None]:
             connection.rollback()
         raise
     connection.commit()
-
-
-def is_pipelined(connection: psycopg.Connection[Any]) -> bool:
-    """Say whether the connection is in pipeline mode."""
-    return connection.pgconn.pipeline_status != PipelineStatus.OFF

@@ -29,13 +29,16 @@ from psycopg.rows import tuple_row
 from psycopg.types.numeric import Int8BinaryLoader
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from graphile_worker_py._connections import Connections, Server, is_pipelined, is_stale, own_connection, settled
+from graphile_worker_py._connections import Connections, Server, is_stale, settled
 from graphile_worker_py._conninfo import check_listen, check_schema
+from graphile_worker_py._explained import explained
 from graphile_worker_py._grip import INTERRUPTS, shielded
 from graphile_worker_py._outage import Outage
-from graphile_worker_py._statements import compose, statement
+from graphile_worker_py._own_connection import AnyConnection, is_pipelined, own_connection
+from graphile_worker_py._psycopg2 import Psycopg2Connection
+from graphile_worker_py._statements import compose, statement, statement_of_psycopg2
 from graphile_worker_py._watched import Watched
-from graphile_worker_py.errors import InvalidJobSpec, NotSupported, SchemaMissing
+from graphile_worker_py.errors import NotSupported
 
 Connection: TypeAlias = psycopg.Connection[Any]
 Row: TypeAlias = tuple[Any, ...]
@@ -45,13 +48,6 @@ DEFAULT_SCHEMA = "graphile_worker"
 # Connections of a given pool that handlers leave to the worker: its services that use one, for a moment each, are the
 # local queue, the completer, the heart, the sweeper, cancellations, progress and the scheduler.
 LEFT_FREE = 7
-# What a missing or half-made schema comes to, depending on what a statement names first.
-NOT_INSTALLED = (
-    psycopg.errors.UndefinedTable,
-    psycopg.errors.UndefinedFunction,
-    psycopg.errors.UndefinedObject,
-    psycopg.errors.InvalidSchemaName,
-)
 
 _BY_INDEX = (
     b"select set_config(name, 'off', true)"
@@ -127,11 +123,13 @@ class Database:
         return self._server.source
 
     @contextmanager
-    def connection(self, given: object = None) -> Iterator[Connection]:
+    def connection(self, given: object = None) -> Iterator[AnyConnection]:
         """Lend a connection from the pool, or the caller's own, whose transaction is left as it is."""
-        if given is not None:
-            yield own_connection(given)
-            return
+        with self._pooled() if given is None else own_connection(given) as connection:
+            yield connection
+
+    @contextmanager
+    def _pooled(self) -> Iterator[Connection]:
         pool = self.pool()
         if self._room is not None and not self._room.acquire(timeout=self.connect_timeout):
             raise PoolTimeout(f"handlers had all connections but {LEFT_FREE} for {self.connect_timeout:g} s")
@@ -194,9 +192,9 @@ class Database:
         before it, in the same transaction; this one sees what others have committed until then.
         """
         with ExitStack() as stack:
-            connection = stack.enter_context(self.connection())
+            connection = stack.enter_context(self._pooled())
             with ExitStack() as inner:
-                inner.enter_context(self._translated_errors())
+                inner.enter_context(explained(self.schema))
                 inner.enter_context(connection.pipeline())
                 connection.execute(_BY_INDEX)
                 if after is not None:
@@ -212,19 +210,22 @@ class Database:
 
         return rows
 
-    def run_on(self, connection: Connection, name: str, params: Mapping[str, Any] | None = None) -> list[Row]:
+    def run_on(self, connection: AnyConnection, name: str, params: Mapping[str, Any] | None = None) -> list[Row]:
         """Run sql/<name>.sql on this very connection and return its rows. Raises SchemaMissing for a missing table."""
         return self.begin_on(connection, name, params)()
 
     def begin_on(
-        self, connection: Connection, name: str, params: Mapping[str, Any] | None = None
+        self, connection: AnyConnection, name: str, params: Mapping[str, Any] | None = None
     ) -> Callable[[], list[Row]]:
         """Run sql/<name>.sql, and return what returns its rows; in a pipeline, only that waits for the database."""
-        with self._translated_errors():
+        with explained(self.schema):
+            if isinstance(connection, Psycopg2Connection):
+                found = connection.rows(statement_of_psycopg2(name, self.schema), params or {})
+                return lambda: found
             cursor = self._execute(connection, name, params or {})
 
         def rows() -> list[Row]:
-            with self._translated_errors():
+            with explained(self.schema):
                 return cursor.fetchall() if cursor.description or is_pipelined(connection) else []
 
         return rows
@@ -235,26 +236,6 @@ class Database:
         cursor.adapters.register_loader("timestamptz", Int8BinaryLoader)
         text, names = statement(name, self.schema)
         return cursor.execute(text, [params[name] for name in names], binary=True)
-
-    @contextmanager
-    def _translated_errors(self) -> Iterator[None]:
-        """Say how to install a schema that is not there, which text cannot be carried, who may; pass all else."""
-        try:
-            yield
-        except UnicodeEncodeError as e:
-            raise InvalidJobSpec(
-                f"connection: its client_encoding, {e.encoding}, cannot carry this text; set client_encoding to utf8"
-            ) from None
-        except NOT_INSTALLED as e:
-            raise SchemaMissing(
-                f"schema {self.schema!r} is not installed here, or not visible to this role: run queue.migrate() "
-                f"or graphile-worker-py migrate ({e.diag.message_primary})"
-            ) from e
-        except psycopg.errors.InsufficientPrivilege as e:
-            raise NotSupported(
-                f"this role may not do this in schema {self.schema!r} ({e.diag.message_primary}): "
-                "connect as the role that installed it"
-            ) from e
 
     def listen(self, connection: Connection, *channels: str) -> None:
         """Make the connection hear these channels; their names hold a colon, so they are quoted."""
@@ -357,12 +338,13 @@ def _distrust(pool: Pool) -> None:
 
 
 @contextmanager
-def all_or_nothing(connection: Connection) -> Iterator[None]:
+def all_or_nothing(connection: AnyConnection) -> Iterator[None]:
     """Undo what the block did if it fails; a transaction of the caller's is neither ended nor left aborted."""
     if is_pipelined(connection):
         with connection.pipeline():  # its end awaits what was sent before, and with it the state of the transaction
             pass
-    if not connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
+    idle = connection.info.transaction_status == TransactionStatus.IDLE
+    if isinstance(connection, psycopg.Connection) and idle and not connection.autocommit:
         with psycopg.Cursor(connection) as cursor:
             cursor.execute("select 1")  # begins the caller's transaction, so that the next one is a savepoint in it
     with connection.transaction():

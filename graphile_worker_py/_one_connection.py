@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from graphile_worker_py._connections import own_connection
-from graphile_worker_py._database import Connection, Database, Row, all_or_nothing
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from graphile_worker_py._database import Database, Row, all_or_nothing
+from graphile_worker_py._own_connection import AnyConnection, own_connection
 from graphile_worker_py.errors import NotSupported
 
 
 class OneConnection(Database):
-    """Run every statement on `given`, an open psycopg connection or cursor, which is never committed or closed.
+    """Run every statement on `given`, what connection= takes anywhere; it is never committed or closed.
 
     Each is in a savepoint, so that one that fails leaves the transaction usable. Where no transaction is open and the
     connection is in autocommit, each is a transaction.
@@ -24,16 +27,32 @@ class OneConnection(Database):
 
     def __init__(self, given: object, *, schema: str) -> None:
         super().__init__(None, schema=schema, listen=False)
-        self.given = own_connection(given)
+        self._given = given
+        with own_connection(given):  # or raise now
+            pass
 
     @contextmanager
-    def connection(self, given: object = None) -> Iterator[Connection]:
+    def connection(self, given: object = None) -> Iterator[AnyConnection]:
         """Lend the one connection, in a savepoint; another one that is given is left as it is, as ever."""
         if given is not None:
-            yield own_connection(given)
+            with own_connection(given) as connection:
+                yield connection
             return
-        with all_or_nothing(self.given):
-            yield self.given
+        with own_connection(self._given) as connection, all_or_nothing(connection):
+            yield connection
+
+    @contextmanager
+    def unbroken(self) -> Iterator[None]:
+        """Take a transaction that the block leaves in error back to where the block began."""
+        with own_connection(self._given) as connection, connection.transaction() as transaction:
+            yield
+            if connection.info.transaction_status == TransactionStatus.INERROR:
+                raise psycopg.Rollback(transaction)
+
+    def is_on(self, connection: AnyConnection) -> bool:
+        """Say whether this is the one connection."""
+        with own_connection(self._given) as own:
+            return own == connection
 
     def begin_by_index(
         self, name: str, params: Mapping[str, Any], *, after: tuple[str, Mapping[str, Any]] | None = None

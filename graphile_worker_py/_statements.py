@@ -29,8 +29,20 @@ def compose(text: str, schema: str) -> sql.Composed:
 @lru_cache(maxsize=1024)
 def statement(name: str, schema: str) -> tuple[bytes, tuple[str, ...]]:
     """Return sql/<name>.sql with numbered parameters, and their names in that order."""
-    lines = _FOLDER.joinpath(f"{name}.sql").read_text("utf-8").splitlines()
-    text = "\n".join(line for line in lines if not line.startswith("--"))  # what is for readers need not travel
     names: dict[str, int] = {}
-    numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${names.setdefault(found[1], len(names) + 1)}", text)
+    numbered = re.sub(
+        r"%\((\w+)\)s", lambda found: f"${names.setdefault(found[1], len(names) + 1)}", _without_comments(name)
+    )
     return compose(numbered, schema).as_bytes(), tuple(names)
+
+
+@lru_cache(maxsize=256)
+def statement_of_psycopg2(name: str, schema: str) -> str:
+    """Return sql/<name>.sql with its parameters named, and every other per cent sign doubled, as psycopg2 wants it."""
+    text = re.sub(r"%(?!\(\w+\)s)", "%%", _without_comments(name))
+    return compose(text, schema.replace("%", "%%")).as_string()
+
+
+def _without_comments(name: str) -> str:
+    lines = _FOLDER.joinpath(f"{name}.sql").read_text("utf-8").splitlines()
+    return "\n".join(line for line in lines if not line.startswith("--"))  # what is for readers need not travel

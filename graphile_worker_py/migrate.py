@@ -40,6 +40,7 @@ from psycopg import errors as pg
 
 from graphile_worker_py._conninfo import check_schema
 from graphile_worker_py._database import Connection, Database, run_script
+from graphile_worker_py._own_connection import AnyConnection
 from graphile_worker_py._statements import compose
 from graphile_worker_py.errors import MigrationError, NotSupported, SchemaMissing, SchemaTooNew, SchemaTooOld
 
@@ -198,7 +199,7 @@ def _add_own(database: Database, connection: Connection, ledger: _Ledger) -> Non
         logger.warning("%s: workers do without our own objects", _not_allowed(database, ledger, error))
 
 
-def _read(database: Database, connection: Connection) -> _Ledger:
+def _read(database: Database, connection: AnyConnection) -> _Ledger:
     """Read the catalog, then the ledger if there is one; Node's installer only adds, so the second is never older."""
     ((columns, objects, owner, role, has_own),) = database.run_on(
         connection, "ledger_state", {"schema": database.schema}

@@ -18,8 +18,9 @@ class AddJob(Protocol):
     queue_name: jobs of one name run one at a time, in order. run_at: an aware datetime, or a timedelta from the
     database's now. priority: smaller first. max_attempts: default 25. job_key: 1 to 512 characters; a second add
     replaces the waiting job, in the way of job_key_mode. flags: names a worker can be told to leave alone.
-    connection: the caller's own open connection or cursor; the job is then part of its transaction.
-    Raises InvalidJobSpec, SchemaMissing, NotSupported for a missing privilege, and psycopg's own errors.
+    connection: the caller's own, and the job is then part of its transaction: an open connection or cursor of psycopg
+    or psycopg2, a Session or Connection of SQLAlchemy, a connection of Django.
+    Raises InvalidJobSpec, SchemaMissing, NotSupported for a missing privilege, and the driver's own errors.
     """
 
     def __call__(

@@ -19,7 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "graphile_worker_py"
 
 # Modules that may execute statements: why.
-EXECUTORS = {"_database": "the only module that runs statements"}
+EXECUTORS = {
+    "_database": "the only module that runs statements",
+    "_psycopg2": "runs them for it on a connection of the other driver",
+}
 
 # "module.function": why it takes more than three positional parameters.
 POSITIONAL: dict[str, str] = {}

@@ -220,8 +220,8 @@ class Foreign:
 
 
 @either
-def test_what_is_no_psycopg_connection_is_refused(queue: Queue, add: Adding) -> None:
-    expected = r"^connection: expected an open psycopg connection or cursor, got <class '[\w.]+'>$"
+def test_what_is_no_connection_is_refused(queue: Queue, add: Adding) -> None:
+    expected = r"^connection: expected an open connection or cursor of psycopg or .*; got <class '[\w.]+'>$"
     for wrong in (Foreign(), 5, True, False, "postgresql://u:sesame@host/db", psycopg, Foreign):
         with pytest.raises(InvalidJobSpec, match=expected) as caught:
             add(queue, "task", connection=wrong)

@@ -218,7 +218,7 @@ def test_what_is_no_connection_is_refused_by_name(queue: Queue, given: object) -
 
     queue.add_job("pay")
     assert queue.run_once().completed == 1
-    assert str(raised[0]).startswith("connection: expected an open psycopg connection or cursor")
+    assert str(raised[0]).startswith("connection: expected an open connection or cursor of psycopg")
 
 
 def test_named_queues_stay_serial_and_are_freed(queue: Queue, effects: psycopg.Connection) -> None:

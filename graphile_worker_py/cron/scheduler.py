@@ -22,7 +22,8 @@ import attrs
 import psycopg
 
 from graphile_worker_py._adding import add_one, record
-from graphile_worker_py._database import Connection, Database
+from graphile_worker_py._database import Database
+from graphile_worker_py._own_connection import AnyConnection
 from graphile_worker_py._service import Service
 from graphile_worker_py.cron.crontab import CronItem, check_identifiers, read_crontab
 from graphile_worker_py.cron.schedule import MINUTE, Tick, minute_of, next_minute, to_catch_up, to_make_up
@@ -202,7 +203,7 @@ class Scheduler(Service):
         return int(added)
 
     @contextmanager
-    def _locked(self) -> Iterator[Connection]:
+    def _locked(self) -> Iterator[AnyConnection]:
         """Lend a connection in a transaction that nobody else's cron can come in between."""
         with self._queue.database.connection() as connection, connection.transaction():
             self._queue.database.run_on(connection, "lock_crontabs")

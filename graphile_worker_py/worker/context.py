@@ -15,14 +15,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import attrs
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from graphile_worker_py._connections import is_pipelined, own_connection
 from graphile_worker_py._database import Connection, Database
+from graphile_worker_py._own_connection import AnyConnection, is_pipelined, own_connection
 from graphile_worker_py._running import check_progress
 from graphile_worker_py.current import helped
 from graphile_worker_py.errors import (
@@ -128,7 +128,7 @@ class JobContext:
         self._database = database  # with connections for handlers
         self._decided = False  # by complete(): the job is done if that transaction was committed
         self._kept: str | None = None  # the result that complete() has written
-        self._deciding: tuple[Connection, str] | None = None  # where that was, and which, unless it is known to be over
+        self._deciding: tuple[AnyConnection, str] | None = None  # where, and which, unless it is known to be over
         self._pid = os.getpid()
 
     @property
@@ -232,17 +232,21 @@ class JobContext:
     def complete(self, connection: object) -> None:
         """Delete the job in the caller's transaction: it is done when that commits, together with all it wrote.
 
-        connection: an open psycopg connection or cursor, in a transaction unless a statement begins one. What is not
+        connection: what add_job takes for one, in a transaction unless a statement begins one. What is not
         committed when the handler returns is rolled back, and the job has failed. Raises InvalidJobSpec for what is no
         such connection, and JobNotHeld where the job is completed already or another worker has it; the transaction is
         then not to be committed.
         """
-        own = own_connection(connection)
-        if own.autocommit and not is_pipelined(own) and own.info.transaction_status == TransactionStatus.IDLE:
-            raise InvalidJobSpec("connection: is in autocommit, and no transaction is open on it; begin one")
+        with own_connection(connection) as own:
+            if own.autocommit and not is_pipelined(own) and own.info.transaction_status == TransactionStatus.IDLE:
+                raise InvalidJobSpec("connection: is in autocommit, and no transaction is open on it; begin one")
+            self._complete_on(own)
+
+    def _complete_on(self, own: AnyConnection) -> None:
+        """Delete the job, and keep its result, in the transaction that is open there."""
         job = self.job
         claim = {"id": job.id, "holder": job.locked_by, "since": job.locked_at}
-        rows = self._database.run("complete_held_job", claim, connection=own)
+        rows = self._database.run_on(own, "complete_held_job", claim)
         if not rows:
             raise JobNotHeld(f"job {job.id} is completed already, or another worker has it: commit nothing for it")
         self._decided, self._deciding = True, (own, rows[0][0])
@@ -252,7 +256,7 @@ class JobContext:
             what = {"id": job.id, "result": self._kept, "keep_for": task.keep_result.total_seconds()}
             try:
                 with own.transaction():  # a savepoint in it
-                    self._database.run("enter_result", {**what, "channel": CHANNEL}, connection=own)
+                    self._database.run_on(own, "enter_result", {**what, "channel": CHANNEL})
             except (SchemaMissing, NotSupported) as error:
                 self.logger.warning("the result is not kept: %s", error)
 
@@ -267,10 +271,10 @@ class JobContext:
         """
         with self._database.connection() as connection, connection.transaction():
             try:
-                yield connection
+                yield cast(Connection, connection)  # psycopg2's has as much of it as handlers use
             except psycopg.Rollback as error:  # psycopg would roll back, and go on as if all were well
                 raise GraphileWorkerError("the handler rolled back the transaction that completes the job") from error
-            self.complete(connection)
+            self._complete_on(connection)
         self._deciding = None
 
     def left_to_the_row(self, outcome: Outcome) -> Outcome:
@@ -290,7 +294,7 @@ class JobContext:
                 connection.close()
         return attrs.evolve(outcome, kind=Kind.DECIDED, error=error)
 
-    def _is_open(self, connection: Connection, transaction: str) -> bool:
+    def _is_open(self, connection: AnyConnection, transaction: str) -> bool:
         """Say whether this very transaction still goes on; given back to a pool, the connection may be in another's."""
         if connection.closed or connection.info.transaction_status == TransactionStatus.IDLE:
             return False

@@ -16,15 +16,11 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Collection
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from datetime import timedelta
 from typing import TypeAlias
 
-import psycopg
-from psycopg.pq import TransactionStatus
-
-from graphile_worker_py._database import Connection
 from graphile_worker_py._grip import Grip
 from graphile_worker_py._one_connection import OneConnection
 from graphile_worker_py.errors import GraphileWorkerError, UnknownTask
@@ -46,14 +42,14 @@ class _SharedContext(JobContext):
         """Return the outcome as ever, but take the transaction that all share for no forgotten one."""
         if self._deciding is not None and isinstance(self._database, OneConnection):
             connection, _ = self._deciding
-            self._deciding = None if connection is self._database.given else self._deciding
+            self._deciding = None if self._database.is_on(connection) else self._deciding
         return super().left_to_the_row(outcome)
 
 
 class InlineWorker:
     """Run the jobs of a queue here and now, each when run_next() is called; not safe in threads.
 
-    connection: an open psycopg connection or cursor; everything is then done on it, and in its transaction.
+    connection: what add_job takes for one; everything is then done on it, and in its transaction.
     """
 
     def __init__(self, queue: Queue, *, connection: object = None) -> None:
@@ -117,9 +113,9 @@ class InlineWorker:
         if self._queue.events.wants(JobStarted):
             self._queue.events.emit(JobStarted(job))
         task, around = self._queue.tasks[job.task_identifier], self._queue.around
-        given = self._database.given if isinstance(self._database, OneConnection) else None
+        unbroken = self._database.unbroken() if isinstance(self._database, OneConnection) else nullcontext()
         grip = Grip()  # nobody interrupts by it; current_job() asks it
-        with grip.bound(), nullcontext() if given is None else _unbroken(given):
+        with grip.bound(), unbroken:
             return execute(task, job, self._context, policy=self._queue.retry, around=around, grip=grip)
 
     def _context(self, job: Job) -> JobContext:
@@ -148,12 +144,3 @@ class InlineWorker:
         raise GraphileWorkerError(
             f"what became of job {job.id} ({job.task_identifier}) could not be written; see the log"
         )
-
-
-@contextmanager
-def _unbroken(connection: Connection) -> Iterator[None]:
-    """Take a transaction that the block leaves in error back to where the block began."""
-    with connection.transaction() as transaction:
-        yield
-        if connection.info.transaction_status == TransactionStatus.INERROR:
-            raise psycopg.Rollback(transaction)

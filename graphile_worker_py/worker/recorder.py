@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
-from graphile_worker_py._database import Connection, Database
+from graphile_worker_py._database import Database
+from graphile_worker_py._own_connection import AnyConnection
 from graphile_worker_py.errors import NotSupported, SchemaMissing
 from graphile_worker_py.history import RunOutcome
 from graphile_worker_py.jobs import Job, Kind, Outcome
@@ -66,7 +67,7 @@ class Recorder:
         rows = self._database.run("finish_and_record_jobs", parameters)
         return {id for (id,) in rows if id is not None}
 
-    def enter(self, connection: Connection, outcomes: Sequence[Outcome], final: Mapping[int, bool | None]) -> None:
+    def enter(self, connection: AnyConnection, outcomes: Sequence[Outcome], final: Mapping[int, bool | None]) -> None:
         """Enter failures, in the transaction that has written them; `final` is what fail_jobs returned.
 
         An outcome that it does not name was decided by a transaction of the handler's, which has completed the job, or

@@ -16,7 +16,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from psycopg_pool import ConnectionPool
 
-from graphile_worker_py._database import Connection, Database
+from graphile_worker_py._database import Database
+from graphile_worker_py._own_connection import AnyConnection
 from graphile_worker_py._watched import Watched
 from graphile_worker_py.contrib.django import conf
 from graphile_worker_py.contrib.django.connection_care import cared_for
@@ -34,7 +35,7 @@ class AppDatabase(Database):
         self._alias = alias
 
     @contextmanager
-    def connection(self, given: object = None) -> Iterator[Connection]:
+    def connection(self, given: object = None) -> Iterator[AnyConnection]:
         """Lend Django's connection, opened if need be; raise TransactionManagementError in a broken atomic block."""
         if given is not None:
             with super().connection(given) as connection:
