@@ -100,15 +100,16 @@ def with_jobs(folder: Path) -> Path:
 class Daemon:
     """A worker in a process of its own, whose lines on standard output can be waited for."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, more: dict[str, str] | None = None) -> None:
         self._errors = (folder / "stderr").open("w+")
         self._process = subprocess.Popen(
             [*COMMAND, "run", *arguments],
             cwd=folder,
-            env=environment(),
+            env=environment(**more or {}),
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            start_new_session=True,  # so that a test can do what Ctrl-C on a terminal does
         )
         self._lines: queues.SimpleQueue[str] = queues.SimpleQueue()
         self._reader = threading.Thread(target=self._read)
@@ -124,6 +125,10 @@ class Daemon:
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    def interrupt(self) -> None:
+        """Do what Ctrl-C does: the whole group gets the signal, what the daemon has started too."""
+        os.killpg(self._process.pid, signal.SIGINT)
 
     @property
     def is_running(self) -> bool:

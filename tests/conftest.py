@@ -184,14 +184,24 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def daemon(folder: Path, migrated_url: str) -> Iterator[Callable[..., Daemon]]:
-    """Return a function that starts a daemon on jobs:queue; what is left of it is killed at the end."""
+def own_daemon(folder: Path) -> Iterator[Callable[..., Daemon]]:
+    """Return a function that starts a daemon with no more arguments than are given; it is killed at the end."""
     started: list[Daemon] = []
 
-    def start(*arguments: str, target: str = "jobs:queue") -> Daemon:
-        started.append(Daemon(folder, target, "--database", migrated_url, *arguments))
+    def start(*arguments: str, **more: str) -> Daemon:
+        started.append(Daemon(folder, *arguments, more=more))
         return started[-1]
 
     yield start
     for process in started:
         process.close()
+
+
+@pytest.fixture
+def daemon(own_daemon: Callable[..., Daemon], migrated_url: str) -> Callable[..., Daemon]:
+    """Return a function that starts a daemon on jobs:queue."""
+
+    def start(*arguments: str, target: str = "jobs:queue", **more: str) -> Daemon:
+        return own_daemon(target, "--database", migrated_url, *arguments, **more)
+
+    return start

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from command_line import Daemon, graphile
+from command_line import Daemon, graphile, listeners
 from plain_sql import eventually
 
 from graphile_worker_py import Queue
@@ -42,6 +42,19 @@ def test_processes_work_and_stop_as_one(
     parent.signal(number)
     assert parent.end() == (0, "")
     assert workers(db) == []
+
+
+def test_ctrl_c_ends_no_grace(daemon: Start, folder: Path, queue: Queue, db: psycopg.Connection) -> None:
+    """A terminal tells the whole group; a worker that heard it twice, from its parent as well, would end the grace."""
+    parent = daemon("--processes", "2", "--log-level", "error")
+    queue.add_job("wait", str(folder / "gate"))
+    assert parent.next_line() == "waiting"
+    eventually(lambda: len(workers(db)) == 2)
+    parent.interrupt()
+    eventually(lambda: not listeners(db))
+    (folder / "gate").write_text("go")
+    assert parent.next_line() == "waited"
+    assert parent.end() == (0, "")
 
 
 def test_a_worker_that_dies_is_started_anew(daemon: Start, queue: Queue, db: psycopg.Connection) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import os
 import re
 import sys
@@ -106,11 +107,13 @@ class NotThere(click.ClickException):
 class Settings:
     """What was asked of all commands alike, before or after the command's name.
 
-    `unnamed`: neither an argument, DATABASE_URL nor a PG* variable says which database.
+    `unnamed`: neither an argument, DATABASE_URL nor a PG* variable says which database. `formatter`: what makes a line
+    of an error, where not the usual.
     """
 
     debug: bool = False
     unnamed: bool = False
+    formatter: logging.Formatter | None = None
 
 
 class _Formatter(click.HelpFormatter):
@@ -157,13 +160,19 @@ def shared_options(
     *,
     else_database: str = "DATABASE_URL, else libpq's PG* variables",
     else_schema: str = "GRAPHILE_WORKER_SCHEMA, else graphile_worker",
+    kind: type[click.Option] = click.Option,
 ) -> Callable[[F], F]:
     """Add --database, --schema and --debug to a command; what it takes where the first two are not given is said."""
+    plain: dict[str, Any] = {"cls": kind, "allow_from_autoenv": False}  # DATABASE_URL and the like are read by Queue
     database = click.option(
-        "--database", metavar="URL", callback=_note_database, help=f"Connection string or URL; else {else_database}."
+        "--database",
+        metavar="URL",
+        callback=_note_database,
+        help=f"Connection string or URL; else {else_database}.",
+        **plain,
     )
     schema = click.option(
-        "--schema", metavar="NAME", callback=not_empty, help=f"Schema of the tables; else {else_schema}."
+        "--schema", metavar="NAME", callback=not_empty, help=f"Schema of the tables; else {else_schema}.", **plain
     )
     return lambda function: database(schema(debug_option(function)))
 
@@ -212,10 +221,16 @@ def report(error: BaseException, settings: Settings) -> ExitCode:
     hint = (
         " (DATABASE_URL is not set; libpq's defaults were used)" if settings.unnamed and _is_unreachable(error) else ""
     )
+    text = f"Error: {describe(error)}{hint}"
     with contextlib.suppress(OSError, AttributeError):  # standard error may be closed, or never have been open
-        if settings.debug:
+        if settings.formatter is not None:
+            told = (type(error), error, error.__traceback__) if settings.debug else None
+            text = settings.formatter.format(
+                logging.LogRecord(__name__, logging.CRITICAL, __file__, 0, text, None, told)
+            )
+        elif settings.debug:
             traceback.print_exception(error)
-        print(f"Error: {describe(error)}{hint}", file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
     return exit_code(error)
 
 

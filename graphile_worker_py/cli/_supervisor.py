@@ -1,46 +1,32 @@
 """`run --processes N`: a parent that does no work, starts N worker processes, and starts anew what dies.
 
 Signals are passed on as they come, so the children stop as one worker does; SIGHUP stops them where there is no crontab
-to read again. A child that ended for a reason no further
-try can mend (a wrong command line, no schema, a task that is not there) ends all. Children hold the other end of a pipe
-from the parent: should it be killed, they stop too.
+to read again. A child that ended for a reason no further try can mend (a wrong command line, no schema, a task that is
+not there) ends all. Should the parent be killed, they stop too.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import signal
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import attrs
 
 from graphile_worker_py._service import next_of
+from graphile_worker_py.cli._children import Child
+from graphile_worker_py.cli._configuration import Origins
 from graphile_worker_py.cli._options import ExitCode
+from graphile_worker_py.cli._parent import Parent
 
 logger = logging.getLogger(__name__)
 
-SUPERVISED = "GRAPHILE_WORKER_SUPERVISED"
 HOPELESS = (ExitCode.USAGE, ExitCode.NO_SCHEMA, ExitCode.TOO_NEW, ExitCode.NOT_THERE)
-OPTION = "--processes"
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SETTLED = 30.0  # seconds: a child that lived so long is started anew at once
 LONGEST_BACKOFF = 30.0
-
-
-@attrs.define(eq=False)
-class Child:
-    """A worker process, and how often in a row its predecessors and it died young."""
-
-    number: int
-    process: subprocess.Popen[bytes]
-    started_at: float
-    deaths: int
 
 
 @attrs.frozen
@@ -52,13 +38,13 @@ class Vacancy:
 
 
 class Supervisor:
-    """Starts `processes` children with this process's own arguments, and keeps them running until stopped.
+    """Starts so many children with this process's own command line and settings, and keeps them running until stopped.
 
     `reloads`: they have a crontab, and read it again at SIGHUP.
     """
 
-    def __init__(self, processes: int, *, once: bool, reloads: bool) -> None:
-        self._command = [sys.executable, "-m", "graphile_worker_py", *_without(OPTION, sys.argv[1:])]
+    def __init__(self, processes: int, origins: Origins, *, once: bool, reloads: bool) -> None:
+        self._origins = origins
         self._once = once
         self._reloads = reloads
         self._news: queue.SimpleQueue[int | Child | Vacancy] = queue.SimpleQueue()
@@ -68,9 +54,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Return the exit code for all: the highest that a child ended with."""
-        for number in PASSED_ON:
-            if number != signal.SIGHUP or self._reloads or signal.getsignal(number) != signal.SIG_IGN:  # by nohup
-                signal.signal(number, lambda number, frame: self._news.put(number))
+        tell_of_signals(self._news.put, reloads=self._reloads)
         for place in self._places:
             self._start(place, 0)
         while self._places:
@@ -87,26 +71,17 @@ class Supervisor:
         if self._stopping:
             del self._places[number]
             return
-        environment = {**os.environ, SUPERVISED: str(number)}
-        process = subprocess.Popen(self._command, stdin=subprocess.PIPE, env=environment)  # noqa: S603 - ourselves
-        child = self._places[number] = Child(number, process, time.monotonic(), deaths)
-        threading.Thread(target=self._await, args=(child,), daemon=True).start()
-
-    def _await(self, child: Child) -> None:
-        child.process.wait()
-        self._news.put(child)
+        handed_down = Parent(number, self._origins.file, self._origins.found)
+        self._places[number] = Child(handed_down, self._news.put, deaths=deaths)
 
     def _pass_on(self, number: int) -> None:
         self._stopping = self._stopping or number != signal.SIGHUP or not self._reloads
         for child in self._places.values():
             if child is not None:
-                child.process.send_signal(number)
+                child.signal(number)
 
     def _bury(self, child: Child) -> None:
-        code = child.process.returncode
-        if child.process.stdin is not None:
-            child.process.stdin.close()
-        young = time.monotonic() - child.started_at < SETTLED
+        code, young = child.code, child.age < SETTLED
         hopeless = code in HOPELESS or (code == ExitCode.UNREACHABLE and young and not child.deaths)
         if self._stopping or self._once or hopeless:
             del self._places[child.number]
@@ -124,22 +99,8 @@ class Supervisor:
         timer.start()
 
 
-def _without(option: str, arguments: Sequence[str]) -> list[str]:
-    """Return arguments without an option and its value, whether it is one word or two."""
-    kept = [argument for argument in arguments if not argument.startswith(f"{option}=")]
-    if option in kept:
-        place = kept.index(option)
-        del kept[place : place + 2]
-    return kept
-
-
-def stop_with_the_parent() -> None:
-    """In a child: end as on SIGTERM once the parent is gone, however it went."""
-    if os.environ.pop(SUPERVISED, None):  # what a job starts is not supervised
-        threading.Thread(target=_wait_for_the_end_of_input, name="parent", daemon=True).start()
-
-
-def _wait_for_the_end_of_input() -> None:
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
+def tell_of_signals(tell: Callable[[int], object], *, reloads: bool) -> None:
+    """Call `tell` with each signal to stop, and SIGHUP; but one that nohup ignores where it would stop us."""
+    for number in PASSED_ON:
+        if number != signal.SIGHUP or reloads or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: tell(number))
