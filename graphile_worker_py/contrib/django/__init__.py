@@ -17,7 +17,7 @@ from graphile_worker_py.contrib.django.app_queue import AppQueue, queue, task, w
 
 __all__ = ["AppQueue", "queue", "task", "worker_queue"]
 
-_LATER: dict[str, str] = {}
+_LATER = {"GraphileWorkerBackend": "backend", "GraphileWorkerContext": "task_class", "GraphileWorkerTask": "task_class"}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.core.signals import setting_changed
 from django.utils.module_loading import autodiscover_modules
 
@@ -24,6 +26,8 @@ class GraphileWorkerConfig(AppConfig):
         setting_changed.connect(_configure_anew, dispatch_uid=conf.APP)
         queue.configure()
         autodiscover_modules("tasks")
+        if any(str(params.get("BACKEND")).startswith(conf.APP) for params in getattr(settings, "TASKS", {}).values()):
+            import_module(f"{conf.APP}.backend")  # it finds tasks that no module has imported so far
 
 
 def _configure_anew(*, setting: str, **_: Any) -> None:

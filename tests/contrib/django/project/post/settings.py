@@ -4,6 +4,7 @@ import json
 import os
 import sys
 
+import django
 from psycopg.conninfo import conninfo_to_dict
 
 
@@ -42,6 +43,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.sessions",
     "graphile_worker_py.contrib.django",
+    *(["django_tasks"] if django.VERSION < (6,) else []),
     "pigeon",
 ]
 MIDDLEWARE = [
@@ -68,3 +70,9 @@ DATABASES = {
     "file": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
 }
 GRAPHILE_WORKER = json.loads(os.environ.get("POST_WORKER", "{}"))
+BACKEND = "graphile_worker_py.contrib.django.GraphileWorkerBackend"
+TASKS = {
+    "default": {"BACKEND": BACKEND, "QUEUES": ["default", "night"]},
+    "kept": {"BACKEND": BACKEND, "OPTIONS": {"RESULTS": "7 days", "MAX_ATTEMPTS": 3}},
+    "once": {"BACKEND": BACKEND, "OPTIONS": {"RESULTS": 3600, "RETRY": False}},
+}
