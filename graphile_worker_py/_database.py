@@ -122,6 +122,11 @@ class Database:
         """Return what was given: a pool, a conninfo, or None where the environment says."""
         return self._server.source
 
+    @property
+    def max_connections(self) -> int:
+        """Return how many connections the pool may have; one that listens is not among them."""
+        return self.source.max_size if isinstance(self.source, ConnectionPool) else self._max_size
+
     @contextmanager
     def connection(self, given: object = None) -> Iterator[AnyConnection]:
         """Lend a connection from the pool, or the caller's own, whose transaction is left as it is."""

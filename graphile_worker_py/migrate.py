@@ -138,6 +138,13 @@ def check(database: Database, connection: object = None) -> int:
     return ledger.newest
 
 
+def own_state(database: Database, connection: Connection) -> tuple[int | None, int]:
+    """Return the highest number in the ledger of our own objects, None without one, and the highest that we know."""
+    has_own = _read(database, connection).has_own
+    newest = database.run_on(connection, "own_ledger")[0][0] if has_own else None
+    return newest, max(_texts(OWN))
+
+
 def script(schema: str) -> str:
     """Return the SQL of a fresh install, one transaction, for people whose DBA applies it.
 
