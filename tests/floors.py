@@ -18,6 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("contrib.django.conf", "contrib.django.connection_care", "contrib.django.tasks_framework"),
     ("contrib", "contrib.django.management", "contrib.django.management.commands"),
     ("cli", "testing"),
+    ("cli.doctor",),
     ("cli.add", "cli.cancel", "cli.crontab", "cli.demo", "cli.history", "cli.migrate", "cli.progress", "cli.run"),
     ("cli.stats", "cli.tasks"),
     ("cli._supervisor", "cli._output"),

@@ -15,7 +15,7 @@ SEVERAL = 5  # of a kind are named, the rest is counted
 
 @attrs.frozen(kw_only=True)
 class Finding:
-    """What one check has found: `what` is so, `do` that, and `sql` are statements to paste for it, where there are some.
+    """What one check has found: `what` is so, `do` that; `sql` are statements to paste for it, if there are.
 
     check: its name, as `skip` takes it. level: "ok"; "note", good to know or to do; "warning", hurts already or soon;
     "problem", jobs are lost, or not run, or will be.

@@ -65,7 +65,7 @@ def round_trip(visit: Visit, ear: Connection) -> Finding:
     for _ in ear.notifies(timeout=PATIENCE, stop_after=1):
         return ok(f"a notification arrived after {(time.monotonic() - began) * 1000:.0f} ms")
     return problem(
-        f"a notification did not arrive within {PATIENCE:.0f} seconds where workers listen: they find jobs only by polling",
+        f"a notification did not arrive within {PATIENCE:.0f} seconds where workers listen: they find jobs by polling",
         "let --listen or GRAPHILE_WORKER_LISTEN name this very database of this very server, with no pooler in between",
     )
 
@@ -109,7 +109,7 @@ def clock(visit: Visit) -> Iterator[Finding]:
     yield warning(
         f"the clock of this host is {age(abs(ahead))} {direction} the server's: a run_at that was computed here is "
         "early or late by that, and times in logs do not fit together",
-        "set both clocks by the network (chrony, systemd-timesyncd); a run_at given as a timedelta goes by the server's",
+        "set both clocks by the network (chrony, systemd-timesyncd); a run_at that is a timedelta goes by the server's",
     )
 
 

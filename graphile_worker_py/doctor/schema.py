@@ -82,8 +82,8 @@ def row_security(visit: Visit) -> Iterator[Finding]:
         yield ok("row security hides nothing that this role may ask for")
         return
     yield problem(
-        f"row security hides the rows of {listed(list(visit.hidden))} from role {visit.settings['role']}, which may ask "
-        "for them: it gets no error, it sees an empty queue",
+        f"row security hides the rows of {listed(list(visit.hidden))} from role {visit.settings['role']}, which may "
+        "ask for them: it gets no error, it sees an empty queue",
         "connect as the owner of the schema, or give the role a policy",
         *visit.hidden.values(),
     )
@@ -96,7 +96,7 @@ def visibility(visit: Visit) -> Iterator[Finding]:
         yield ok("this role sees what all sessions do")
     else:
         yield note(
-            f"role {visit.settings['role']} does not see what sessions of other roles do: old transactions may be missed",
+            f"role {visit.settings['role']} does not see what sessions of others do: old transactions may be missed",
             "let it, or look as a role that does",
             mend,
         )
@@ -136,5 +136,3 @@ def identities(visit: Visit) -> Iterator[Finding]:
         )
     if worst <= limit:
         yield ok(f"at most {worst:.1%} of the numbers of a column are used")
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from graphile_worker_py.doctor.findings import FULL, Finding, age, note, ok, problem, warning
+from graphile_worker_py.doctor.findings import FULL, Finding, age, note, ok, problem, size, warning
 from graphile_worker_py.doctor.visit import Visit
 
 OLDEST, NEWEST = 13, 18
@@ -45,7 +45,7 @@ def synchronous_commit(visit: Visit) -> Iterator[Finding]:
             f"synchronous_commit is off for role {visit.settings['role']}: a crash of the server undoes what was "
             "committed last, so jobs that were done run again, and jobs that were added may be gone",
             "turn it on, unless that is what you chose",
-            f"alter role {visit.role} set synchronous_commit = on",
+            f"alter role {visit.settings['role']} set synchronous_commit = on",
         )
     else:
         yield ok(f"synchronous_commit is {visit.settings['synchronous_commit']}")
@@ -62,7 +62,7 @@ def read_only(visit: Visit) -> Iterator[Finding]:
         yield problem(
             "default_transaction_read_only is on: jobs can neither be added nor run",
             "turn it off for the role, or where it was set",
-            f"alter role {visit.role} set default_transaction_read_only = off",
+            f"alter role {visit.settings['role']} set default_transaction_read_only = off",
         )
     else:
         yield ok("the server takes writes")
@@ -75,7 +75,7 @@ def isolation(visit: Visit) -> Iterator[Finding]:
         yield warning(
             f"default_transaction_isolation is {level!r}: claims and outcomes that meet fail, and are tried again",
             "let the role begin at read committed",
-            f"alter role {visit.role} set default_transaction_isolation = 'read committed'",
+            f"alter role {visit.settings['role']} set default_transaction_isolation = 'read committed'",
         )
     else:
         yield ok("transactions begin at read committed")
@@ -89,13 +89,13 @@ def timeouts(visit: Visit) -> Iterator[Finding]:
             f"statement_timeout is {limit} ms for role {visit.settings['role']}: a busy worker's statements, cleanup "
             "and stats are cut off",
             "give the role 30 seconds; workers have a limit of their own, 20 seconds",
-            f"alter role {visit.role} set statement_timeout = '30s'",
+            f"alter role {visit.settings['role']} set statement_timeout = '30s'",
         )
     if visit.settings["idle_in_transaction_session_timeout"] == "0":
         yield note(
-            "idle_in_transaction_session_timeout is 0: a transaction that somebody has forgotten keeps dead rows for ever",
+            "idle_in_transaction_session_timeout is 0: a transaction that is forgotten keeps dead rows for ever",
             "set it, to more than a handler is idle in ctx.transaction()",
-            f"alter database {visit.name(visit.settings['database'])} set idle_in_transaction_session_timeout = '10min'",
+            f"alter database {visit.settings['database']} set idle_in_transaction_session_timeout = '10min'",
         )
     elif not 0 < limit < SHORT:
         yield ok("statements have time, idle transactions have an end")
@@ -104,37 +104,32 @@ def timeouts(visit: Visit) -> Iterator[Finding]:
 def connections(visit: Visit) -> Iterator[Finding]:
     """Is there room for one more worker process?"""
     needed = visit.database.max_connections + 1
-    left = []
-    for whose, most, used in visit.look("doctor_connections"):
-        left.append((most - used, f"{used} of {most} connections of the {whose} are in use"))
-        if most - used >= needed:
-            continue
-        name = visit.settings["database"] if whose == "database" else visit.settings["role"]
-        more = (
-            f"alter system set max_connections = {max(100, 2 * most)}"
-            if whose == "server"
-            else f"alter {whose} {visit.name(name)} connection limit -1"
+    rows = visit.look("doctor_connections")
+    told = {whose: f"{used} of {most} connections of the {whose} are in use" for whose, most, used, _ in rows}
+    tight = [(whose, mend) for whose, most, used, mend in rows if most - used < needed]
+    for whose, mend in tight:
+        yield warning(
+            f"{told[whose]}; one more worker process takes up to {needed} (max_size, and one to listen)",
+            "allow more (to the server, at its next start), use fewer, or put a pooler in between",
+            mend,
         )
-        what = f"{left[-1][1]}; one more worker process takes up to {needed} (its max_size and one to listen)"
-        yield warning(what, "allow more (of the server, at its next start), use fewer, or put a pooler in between", more)
-    if all(free >= needed for free, _ in left):
-        yield ok(f"{min(left)[1]}, a worker process takes up to {needed}")
+    if not tight:
+        yield ok(f"{told['server']}, a worker process takes up to {needed}")
 
 
 def notification_queue(visit: Visit) -> Iterator[Finding]:
     """Is there room for notifications? Where there is none, nothing can be added."""
-    ((usage, pid, application),) = visit.look("doctor_notification_queue")
+    ((usage, pid, application, kill),) = visit.look("doctor_notification_queue")
     full = visit.thresholds.notification_queue
     if usage <= full:
         yield ok(f"{usage:.0%} of the queue of notifications is in use")
         return
-    whose = "the session that listens, and is in a transaction"
-    kill = () if pid is None else (f"select pg_terminate_backend({pid})",)
-    if pid is not None:
-        whose += f"; the oldest transaction is that of process {pid} ({application or 'without a name'})"
-    found = problem if usage > FULL * full else warning
-    what = f"{usage:.1%} of the queue of notifications is in use; when it is full, no job can be added"
-    yield found(what, f"end {whose}", *kill)
+    oldest = f": perhaps process {pid} ({application or 'without a name'}), the oldest" if pid else ""
+    yield (problem if usage > FULL * full else warning)(
+        f"{usage:.1%} of the queue of notifications is in use; when it is full, no job can be added",
+        f"end the transaction of the session that listens and does not end it{oldest}",
+        *([kill] if pid else []),
+    )
 
 
 def transaction_ids(visit: Visit) -> Iterator[Finding]:
@@ -144,8 +139,7 @@ def transaction_ids(visit: Visit) -> Iterator[Finding]:
     if oldest <= limit:
         yield ok(f"the oldest rows were frozen {oldest:,} transactions ago")
         return
-    found = problem if oldest > FULL * limit else warning
-    yield found(
+    yield (problem if oldest > FULL * limit else warning)(
         f"the oldest rows were frozen {oldest:,} transactions ago; at 2,000,000,000 the server takes no more writes",
         "end what keeps old transactions (old-transactions, prepared-transactions, replication-slots), then freeze",
         "vacuum (freeze)",
@@ -155,12 +149,12 @@ def transaction_ids(visit: Visit) -> Iterator[Finding]:
 def replication_slots(visit: Visit) -> Iterator[Finding]:
     """Is there a slot that nobody reads, and that keeps the log until the disk is full?"""
     found = visit.look("doctor_replication_slots")
-    for name, kept, keeps_rows in found:
+    for name, kept, keeps_rows, mend in found:
         rows = " and dead rows" if keeps_rows else ""
         yield warning(
-            f"nobody uses replication slot {name}, which keeps {(kept or 0) / 1e6:,.0f} MB of the log{rows}",
+            f"nobody uses replication slot {name}, which keeps {size(kept or 0)} of the log{rows}",
             "start what reads it, or drop it",
-            f"select pg_drop_replication_slot('{name}')",  # of lower-case letters, digits and _
+            mend,
         )
     if not found:
         yield ok("no replication slot is left unused")
@@ -172,7 +166,7 @@ def standby_feedback(visit: Visit) -> Iterator[Finding]:
     for name, transactions in found:
         yield warning(
             f"queries on standby {name} keep the dead rows of the last {transactions:,} transactions",
-            "end the oldest query there, or turn hot_standby_feedback off there, by which such queries may be cancelled",
+            "end the oldest query there, or turn hot_standby_feedback off there, which may cancel them",
         )
     if not found:
         yield ok("no query on a standby keeps dead rows")
@@ -182,17 +176,12 @@ def prepared_transactions(visit: Visit) -> Iterator[Finding]:
     """Is there a prepared transaction that nobody ends?"""
     old = visit.thresholds.old_transaction.total_seconds()
     found = visit.look("doctor_prepared_transactions", {"seconds": old})
-    for gid, owner, seconds in found:
+    for gid, owner, seconds, mend in found:
         yield problem(
             f"prepared transaction {gid!r} of {owner} is {age(seconds)} old: it keeps its locks and dead rows, after a "
             "restart as well",
             "commit it or roll it back",
-            f"rollback prepared {literal(gid)}",
+            mend,
         )
     if not found:
         yield ok("no prepared transaction is old")
-
-
-def literal(text: str) -> str:
-    """Return a text as a statement has it."""
-    return "'" + text.replace("'", "''") + "'"

@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from graphile_worker_py._database import Connection, Database, Row
 from graphile_worker_py.doctor.findings import Thresholds
@@ -62,7 +61,9 @@ class Visit:
         except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable) as error:
             raise Unseen(f"{_first_line(error)}: look again when the server is less busy") from error
         except NotSupported as error:
-            raise Unseen(f"{_first_line(error.__cause__ or error)}: look as the role that workers connect as") from error
+            raise Unseen(
+                f"{_first_line(error.__cause__ or error)}: look as the role that workers connect as"
+            ) from error
         except (psycopg.Error, GraphileWorkerError) as error:
             if self.connection.closed:
                 raise
@@ -82,19 +83,6 @@ class Visit:
         """Raise Unseen if row security hides one of these tables: it would seem to be empty."""
         if found := [table for table in tables if table in self.hidden]:
             raise Unseen(f"row security hides the rows of {', '.join(found)}: see row-security")
-
-    def name(self, *parts: str) -> str:
-        """Return a name, quoted and put together of its parts, as a statement to paste has it."""
-        return sql.Identifier(*parts).as_string()
-
-    def ours(self, name: str) -> str:
-        """Return the same for something in the schema."""
-        return self.name(self.database.schema, name)
-
-    @property
-    def role(self) -> str:
-        """Return the role that looks, quoted."""
-        return self.name(self.settings["role"])
 
 
 def _first_line(error: BaseException) -> str:

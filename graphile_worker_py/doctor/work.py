@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import attrs
 
-from graphile_worker_py.doctor.findings import OLD, SEVERAL, Finding, age, listed, note, ok, warning
-from graphile_worker_py.doctor.server import literal
+from graphile_worker_py._database import Row
+from graphile_worker_py.doctor.findings import SEVERAL, Finding, age, listed, note, ok, warning
 from graphile_worker_py.doctor.visit import Unseen, Visit
 
 JOBS, TASKS, QUEUES, POOLS = "_private_jobs", "_private_tasks", "_private_job_queues", "_private_py_pools"
@@ -24,6 +24,8 @@ class Pool:
     pid: int
     silent: float
     dead_after: float
+    unlock: str
+    remove: str
 
     @property
     def is_dead(self) -> bool:
@@ -45,8 +47,8 @@ def workers(visit: Visit) -> Iterator[Finding]:
         yield warning(
             f"worker {pool.id} (process {pool.pid} on {pool.host}) has given no sign of life for {age(pool.silent)}",
             "start a worker: a minute later it takes its jobs over; or free them now, if you know that it is dead",
-            unlock(visit, pool.id),
-            f"delete from {visit.ours(POOLS)} where id = {literal(pool.id)}",
+            pool.unlock,
+            pool.remove,
         )
     if len(dead) == len(entered):
         yield note("no worker of ours is running (of Node's nothing is known)", "start one: graphile-worker-py run")
@@ -62,14 +64,14 @@ def locks(visit: Visit) -> Iterator[Finding]:
         living = {pool.id for pool in pools(visit) if not pool.is_dead}
     except Unseen:  # a schema without our own tables
         living = set()
-    found = [row for row in survey(visit, "holder") if row[4] > (FOUR_HOURS if row[1] in living else limit)]
-    for _, holder, jobs, queues, seconds, percent in found[:SEVERAL]:
+    found = [row for row in survey(visit, "holder") if row[3] > (FOUR_HOURS if row[0] in living else limit)]
+    for holder, jobs, queues, seconds, percent, unlock in found[:SEVERAL]:
         who = "which lives" if holder in living else "of which no sign of life is known, as of Node's workers"
         yield (warning if seconds > FOUR_HOURS else note)(
             f"{about(jobs, percent)} jobs and {queues} queues are locked by {holder}, {who}, for up to {age(seconds)}; "
             "after four hours they count as left behind, and are started again",
             "see whether it still works on them; free them if you know that it does not",
-            unlock(visit, holder),
+            unlock,
         )
     if not found:
         yield ok("nothing is locked by somebody unknown for long")
@@ -99,7 +101,9 @@ def unknown_tasks(visit: Visit) -> Iterator[Finding]:
     if visit.tasks is None:
         yield ok("not compared with a worker's: name one as MODULE:ATTRIBUTE")
         return
-    jobs = {task: 0 for task, *_ in first_ready(visit)} | {row[1]: row[2] for row in survey(visit, "task") if row[2]}
+    jobs = {task: 0 for task, *_ in first_ready(visit)} | {
+        task: waits for task, waits, *_ in survey(visit, "task") if waits
+    }
     found = sorted(jobs.keys() - visit.tasks)
     if not found:
         yield ok("all jobs that wait are of tasks that have a handler here")
@@ -112,33 +116,27 @@ def unknown_tasks(visit: Visit) -> Iterator[Finding]:
 
 def failed(visit: Visit) -> Iterator[Finding]:
     """Have jobs failed for good?"""
-    found = [row for row in survey(visit, "task") if row[3]]
+    found = [(task, jobs, percent) for task, _, jobs, _, percent, _ in survey(visit, "task") if jobs]
     if not found:
         yield ok("no job has failed for good")
         return
-    told = listed([f"{task} ({about(jobs, percent)})" for _, task, _, jobs, _, percent in found])
+    told = listed([f"{task} ({about(jobs, percent)})" for task, jobs, percent in found])
     yield warning(
         f"jobs have failed for good: {told}",
         "look at last_error, then give them new attempts (queue.reschedule_jobs) or remove them (queue.cleanup)",
     )
 
 
-def survey(visit: Visit, kind: str) -> list[tuple[str, str, int, int, float, float]]:
-    """Return the rows of one kind, "task" or "holder", of what sql/doctor_survey.sql counts."""
+def survey(visit: Visit, kind: str) -> list[Row]:
+    """Return the rows of one kind, "task" or "holder", of what sql/doctor_survey.sql counts, without the kind."""
     visit.must_see(JOBS, TASKS, QUEUES)
-    rows = [(kind, *row) for known, *row in visit.look_once("doctor_survey") if known == kind]
-    return rows  # type: ignore[return-value]
+    return [tuple(row) for known, *row in visit.look_once("doctor_survey") if known == kind]
 
 
-def first_ready(visit: Visit) -> list[tuple[str, int, float]]:
+def first_ready(visit: Visit) -> list[Row]:
     """Return of the first ready jobs: each task, how many, and the age of the oldest in seconds."""
     visit.must_see(JOBS, TASKS)
-    return visit.look("doctor_waiting", off=BY_INDEX)  # type: ignore[return-value]
-
-
-def unlock(visit: Visit, holder: str) -> str:
-    """Return the statement that frees what somebody holds."""
-    return f"select {visit.ours('force_unlock_workers')}(array[{literal(holder)}])"
+    return visit.look("doctor_waiting", off=BY_INDEX)
 
 
 def about(count: int, percent: float) -> str:

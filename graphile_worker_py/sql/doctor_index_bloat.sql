@@ -1,6 +1,7 @@
 -- The bytes of each of our indexes, and an estimate of what its entries would take in a new one: 12 bytes for each and its
 -- columns, pages two thirds full. How wide texts are is known from the statistics, else taken to be 64 bytes.
-select i.relname::text, pg_relation_size(i.oid), (8192 + greatest(i.reltuples, 0) * (12 + columns.width) * 1.5)::float8
+select i.relname::text, pg_relation_size(i.oid), (8192 + greatest(i.reltuples, 0) * (12 + columns.width) * 1.5)::float8,
+    format('reindex index concurrently %I.%I', n.nspname, i.relname)
 from pg_catalog.pg_index as x
 join pg_catalog.pg_class as i on i.oid = x.indexrelid
 join pg_catalog.pg_class as t on t.oid = x.indrelid

@@ -1,4 +1,4 @@
--- How sessions of this role begin in this database: settings by name, in their own units, and who is where.
+-- How sessions of this role begin in this database: settings by name, in their own units, and who is where, quoted.
 select s.name, s.reset_val
 from pg_catalog.pg_settings as s
 where s.name in (
@@ -7,4 +7,4 @@ where s.name in (
     'default_transaction_read_only', 'statement_timeout', 'idle_in_transaction_session_timeout'
 )
 union all
-values ('standby', pg_is_in_recovery()::text), ('role', current_user::text), ('database', current_database()::text)
+values ('standby', pg_is_in_recovery()::text), ('role', quote_ident(current_user)), ('database', quote_ident(current_database()))

@@ -1,6 +1,7 @@
 -- What about the jobs can be known only by reading them: how many of each task wait and how many have failed for good, and
 -- who holds locks, on jobs and on queues, how many, and for how many seconds the oldest. Of a large table some pages are
--- read, at random, about 64 MB of it. Every row says which share of the table that was, in percent.
+-- read, at random, about 64 MB of it. Every row says which share of the table that was, in percent, and how to free
+-- what a holder holds.
 with share as materialized (
     select least(100, 100.0 * 8192 / greatest(1, pg_relation_size(c.oid) / 8192))::real as percent
     from pg_catalog.pg_class as c
@@ -26,13 +27,14 @@ with share as materialized (
     ) as held
     group by held.locked_by
 )
-select 'task', t.identifier, sum(c.waiting)::bigint, sum(c.failed)::bigint, null::float8, share.percent::float8
+select 'task', t.identifier, sum(c.waiting)::bigint, sum(c.failed)::bigint, null::float8, share.percent::float8, null
 from counted as c
 join {schema}._private_tasks as t on t.id = c.task_id
 cross join share
 group by t.identifier, share.percent
 union all
-select 'holder', h.locked_by, h.jobs, h.queues, extract(epoch from now() - h.since)::float8, share.percent::float8
+select 'holder', h.locked_by, h.jobs, h.queues, extract(epoch from now() - h.since)::float8, share.percent::float8,
+    format('select %I.force_unlock_workers(array[%L])', %(schema)s::text, h.locked_by)
 from holders as h
 cross join share
 order by 1, 4 desc, 3 desc
