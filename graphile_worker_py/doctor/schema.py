@@ -12,13 +12,13 @@ from graphile_worker_py.errors import MigrationError
 
 def ledger(visit: Visit) -> Iterator[Finding]:
     """Is the schema installed, in a version that we know?"""
-    try:
-        with visit.limited():
+    with visit.limited():
+        try:
             newest = migrate.check(visit.database, visit.connection)
-    except MigrationError as error:
-        what, _, do = str(error).rpartition(": ")
-        yield problem(what, do)
-        return
+        except MigrationError as error:
+            what, _, do = str(error).rpartition(": ")
+            yield problem(what, do)
+            return
     if newest < migrate.LATEST:
         yield note(
             f"the schema is at migration {newest}, {migrate.LATEST} is the newest: each add uses up an id of its task",

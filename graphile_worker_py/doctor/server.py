@@ -39,16 +39,24 @@ def durability(visit: Visit) -> Iterator[Finding]:
 
 
 def synchronous_commit(visit: Visit) -> Iterator[Finding]:
-    """Is a commit of this role on disk when it is confirmed?"""
-    if visit.settings["synchronous_commit"] == "off":
+    """Is a commit of this role on disk when it is confirmed, and is it confirmed at all?"""
+    setting, role = visit.settings["synchronous_commit"], visit.settings["role"]
+    if setting == "off":
         yield warning(
-            f"synchronous_commit is off for role {visit.settings['role']}: a crash of the server undoes what was "
-            "committed last, so jobs that were done run again, and jobs that were added may be gone",
+            f"synchronous_commit is off for role {role}: a crash of the server undoes what was committed last, so jobs "
+            "that were done run again, and jobs that were added may be gone",
             "turn it on, unless that is what you chose",
-            f"alter role {visit.settings['role']} set synchronous_commit = on",
+            f"alter role {role} set synchronous_commit = on",
+        )
+    elif setting != "local" and visit.look("doctor_missing_standbys") != []:
+        yield problem(
+            "synchronous_standby_names asks for standbys, and none of them is connected: no commit is ever confirmed",
+            "start a standby of that name, or do without",
+            "alter system set synchronous_standby_names = ''",
+            RELOAD,
         )
     else:
-        yield ok(f"synchronous_commit is {visit.settings['synchronous_commit']}")
+        yield ok(f"synchronous_commit is {setting}")
 
 
 def read_only(visit: Visit) -> Iterator[Finding]:

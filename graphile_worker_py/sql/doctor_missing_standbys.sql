@@ -1,0 +1,5 @@
+-- A row where commits wait for standbys of which none is connected; none where that cannot be seen.
+select current_setting('synchronous_standby_names')
+where current_setting('synchronous_standby_names') <> '' and pg_has_role('pg_read_all_stats', 'usage')
+    and not pg_is_in_recovery()
+    and not exists (select from pg_catalog.pg_stat_replication as r where r.sync_state in ('sync', 'quorum'))

@@ -1,0 +1,418 @@
+"""Everything that the doctor finds in a database: provoked, found by name, mended as it says, and gone."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+
+import psycopg
+import pytest
+from doctoring import NOTHING, assert_mended, findings, one
+from pgbouncer import PROGRAM, PgBouncer
+from plain_sql import eventually
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from graphile_worker_py import InvalidJobSpec, JobSpec, Queue, Tasks, WorkerPool, doctor, migrate
+from graphile_worker_py.doctor import CHECKS, Finding, Thresholds, reaching
+from graphile_worker_py.doctor.findings import age, listed, size
+
+
+@pytest.fixture
+def login(db: psycopg.Connection, migrated_url: str) -> Iterator[Callable[[str], Queue]]:
+    """Return a function that makes a role of this kind, and returns a queue that connects as it."""
+    name = f"doctor_{db.info.dbname}"
+    identifier = sql.Identifier(name)
+    queues: list[Queue] = []
+
+    def log_in(kind: str, **options: object) -> Queue:
+        db.execute(f"create role {identifier.as_string()} login password 'see-cret' {kind}".encode())
+        queues.append(Queue(make_conninfo(migrated_url, user=name, password="see-cret"), **options))  # noqa: S106
+        return queues[0]
+
+    yield log_in
+    if queues:
+        queues[0].close()
+        db.execute(sql.SQL("drop owned by {} cascade").format(identifier))
+        db.execute(sql.SQL("drop role {}").format(identifier))
+
+
+def update_jobs(db: psycopg.Connection, what: str, where: str = "true") -> None:
+    db.execute(f"update graphile_worker._private_jobs set {what} where {where}".encode())  # noqa: S608
+
+
+@pytest.fixture
+def alter(db: psycopg.Connection) -> Callable[[str], None]:
+    """Return a function that sets something for this database."""
+
+    def alter_database(what: str) -> None:
+        db.execute(f"alter database {sql.Identifier(db.info.dbname).as_string()} {what}".encode())
+
+    return alter_database
+
+
+def test_a_database_in_order_is_in_order(queue: Queue, pools: Callable[..., WorkerPool]) -> None:
+    queue.task("work")(print)
+    pools()
+    found = doctor.examine(queue)
+    assert list(dict.fromkeys(finding.check for finding in found)) == list(CHECKS)
+    # The tests' server is fast and not durable; the rest is advice.
+    expected = {"durability", "synchronous-commit", "timeouts", "autovacuum"}
+    assert {finding.check for finding in found if finding.level != "ok"} <= expected, found
+    assert all(bool(finding.do) == (finding.level != "ok") for finding in found)
+    assert doctor.examine(queue, skip=CHECKS) == []
+    with pytest.raises(InvalidJobSpec, match="no check is called 'nothing'; there are version, durability,"):
+        doctor.examine(queue, skip=["nothing", "tls"])
+
+
+# Settings of a role or a database.
+
+
+@pytest.mark.parametrize(
+    ("what", "check", "level", "says"),
+    [
+        ("set synchronous_commit = off", "synchronous-commit", "warning", "synchronous_commit is off for role doctor_"),
+        ("set default_transaction_read_only = on", "read-only", "problem", "neither be added nor run"),
+        ("set default_transaction_isolation = 'serializable'", "isolation", "warning", "is 'serializable'"),
+        ("set statement_timeout = 100", "timeouts", "warning", "statement_timeout is 100 ms"),
+        ("set idle_in_transaction_session_timeout = 0", "timeouts", "note", "is 0"),
+        ("connection limit 5", "connections", "warning", "of 5 connections of the database are in use"),
+    ],
+)
+def test_settings(
+    db: psycopg.Connection,
+    alter: Callable[[str], None],
+    login: Callable[[str], Queue],
+    *,
+    what: str,
+    check: str,
+    level: str,
+    says: str,
+) -> None:
+    queue = login("")
+    alter(what)
+    assert_mended(db, queue, one(findings(queue, check), level, says))
+
+
+def test_connections_of_a_role_and_of_the_server(
+    db: psycopg.Connection, migrated_url: str, login: Callable[[str], Queue]
+) -> None:
+    queue = login("connection limit 5")
+    assert_mended(db, queue, one(findings(queue, "connections"), "warning", "of 5 connections of the role"))
+    with Queue(migrated_url, max_size=10_000) as greedy:
+        found = one(findings(greedy, "connections"), "warning", "connections of the server", "takes up to 10001")
+        assert re.fullmatch(r"alter system set max_connections = \d+", found.sql[0])
+
+
+# The way to the server.
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed (Debian: apt-get install pgbouncer)")
+def test_a_pooler(tmp_path_factory: pytest.TempPathFactory, migrated_url: str) -> None:
+    folder = tmp_path_factory.mktemp("pgbouncer")
+    for parent in folder.parents[:2]:
+        parent.chmod(0o755)  # pytest's are for one user only, pgbouncer runs as another
+    bouncer = PgBouncer(folder, migrated_url)
+    bouncer.start()
+    with ExitStack() as stack:
+        stack.callback(bouncer.stop)
+        queue = stack.enter_context(Queue(bouncer.url))
+        found = doctor.examine(queue)
+        one([each for each in found if each.check == "pooler"], "warning", "a pooler stands in between")
+        assert [each.check for each in found if "not looked at" in each.what] == []
+        assert [each.what for each in found if each.check == "notifications"] == ["not tried: a pooler is in between"]
+        queue.point_at(bouncer.url, listen=migrated_url)
+        assert findings(queue, "pooler") == findings(queue, "notifications") == NOTHING
+        queue.point_at(bouncer.url, listen=bouncer.url)
+        one(findings(queue, "notifications"), "problem", "did not arrive")
+
+
+def test_notifications_from_where_nothing_is_sent(queue: Queue, migrated_url: str) -> None:
+    assert findings(queue, "notifications") == NOTHING
+    queue.point_at(migrated_url, listen=make_conninfo(migrated_url, dbname="postgres"))
+    one(findings(queue, "notifications"), "problem", "did not arrive within 2 seconds")
+    nowhere = "host=127.0.0.1 port=1 user=me password=see-cret"
+    queue.point_at(migrated_url, listen=nowhere)
+    found = one(findings(queue, "notifications"), "problem", "cannot connect to where they are to listen")
+    assert "see-cret" not in str(found)
+    queue.point_at(migrated_url, listen=False)
+    assert findings(queue, "notifications") == NOTHING
+
+
+def test_a_clock_that_is_wrong(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time
+    for shift, says in ((400, "7 min ahead of the server's"), (-30, "30 s behind the server's")):
+        monkeypatch.setattr(reaching.time, "time", lambda shift=shift: now() + shift)
+        one(findings(queue, "clock"), "warning", says)
+    monkeypatch.undo()
+    assert findings(queue, "clock") == NOTHING
+
+
+# The schema.
+
+
+def test_a_database_without_the_schema(database_url: str) -> None:
+    with Queue(database_url) as queue:
+        found = doctor.examine(queue)
+        (missing,) = [each for each in found if each.check == "schema"]
+        assert (missing.level, found[-1]) == ("problem", missing)  # and nothing in it is looked for
+        assert "'graphile_worker' is not installed" in missing.what
+        assert "graphile-worker-py migrate" in missing.do
+        queue.migrate()
+        assert findings(queue, "schema") == NOTHING
+
+
+def test_ledgers(queue: Queue, db: psycopg.Connection) -> None:
+    db.execute("delete from graphile_worker.migrations where id = 20")
+    one(findings(queue, "schema"), "note", "migration 19, 20 is the newest")
+    queue.migrate()
+    assert findings(queue, "schema") == NOTHING
+    db.execute("insert into graphile_worker.migrations (id, breaking) values (21, false)")
+    one(findings(queue, "schema"), "note", "migration 21, this version knows 20")
+    db.execute("update graphile_worker.migrations set breaking = true where id = 21")
+    assert "upgrade" in one(findings(queue, "schema"), "problem", "breaking migration 21").do
+    db.execute("delete from graphile_worker.migrations where id > 17")
+    one(findings(queue, "schema"), "problem", "at migration 17")
+
+
+def test_our_own_tables(queue: Queue, db: psycopg.Connection) -> None:
+    db.execute("insert into graphile_worker._private_py_migrations (id) values (999999)")
+    one(findings(queue, "own-tables"), "note", "newer than this version")
+    ours = "select relname from pg_class where relkind = %s and starts_with(relname, '_private_py_')"
+    for kind, letter in (("table", "r"), ("index", "i")):
+        for (name,) in db.execute(ours, [letter]).fetchall():
+            db.execute(sql.SQL("drop " + kind + " graphile_worker.{}").format(sql.Identifier(name)))
+    one(findings(queue, "own-tables"), "warning", "(0 of ")
+    found = {each.check: each for each in doctor.examine(queue)}
+    assert "not looked at" in found["workers"].what
+    assert found["locks"].level == found["waiting"].level == "ok"
+    queue.migrate()
+    assert findings(queue, "own-tables") == NOTHING
+
+
+def test_objects_of_another_owner(db: psycopg.Connection, queue: Queue, login: Callable[[str], Queue]) -> None:
+    role = sql.Identifier(login("").database.source and f"doctor_{db.info.dbname}")
+    for kind in ("table graphile_worker._private_tasks", "view graphile_worker.jobs"):
+        db.execute(sql.SQL("alter " + kind + " owner to {}").format(role))
+    db.execute(sql.SQL("alter function graphile_worker.force_unlock_workers owner to {}").format(role))
+    found = one(
+        findings(queue, "owners"), "warning", "_private_tasks (to doctor_", "jobs (to", "force_unlock_workers (to"
+    )
+    assert_mended(db, queue, found)
+
+
+def test_indexes(queue: Queue, db: psycopg.Connection) -> None:
+    db.execute("create index half_made_ccnew on graphile_worker._private_tasks (identifier)")
+    for name in ("half_made_ccnew", "jobs_main_index"):
+        db.execute(
+            "update pg_index set indisvalid = false where indexrelid = %s::regclass", [f"graphile_worker.{name}"]
+        )
+    found = findings(queue, "indexes")
+    assert_mended(db, queue, one(found, "warning", "half_made_ccnew is not usable"))
+    assert_mended(db, queue, one(found, "warning", "jobs_main_index is not usable"))
+    assert findings(queue, "indexes") == NOTHING
+    db.execute("drop index graphile_worker.jobs_no_queue_index")
+    one(findings(queue, "indexes"), "warning", "jobs_no_queue_index is missing")
+    (create,) = re.findall(r"(?s)create index jobs_no_queue_index.*?;", migrate.script("graphile_worker"))
+    db.execute(create)
+    assert findings(queue, "indexes") == NOTHING
+
+
+def test_numbers_that_run_out(queue: Queue, db: psycopg.Connection) -> None:
+    db.execute("select setval('graphile_worker.tasks_id_seq', 2000000000)")
+    db.execute("select setval('graphile_worker.job_queues_id_seq', 1000000000)")
+    found = findings(queue, "identities")
+    tasks = one(found, "problem", "93% of the integer numbers of _private_tasks.id", "2,000,000,000")
+    queues = one(found, "warning", "47% of the integer numbers of _private_job_queues.id")
+    for each in (tasks, queues):
+        assert_mended(db, queue, each)
+    queue.task("work")(lambda payload: None)
+    queue.add_jobs([JobSpec("work", queue_name="a"), JobSpec("work"), JobSpec("work", queue_name="b")])
+    assert queue.run_once().completed == 3
+    db.execute("select setval('graphile_worker.tasks_id_seq', -20000000)")
+    one(findings(queue, "identities"), "problem", "99% of the integer numbers of _private_tasks.id")
+
+
+# What a role may.
+
+
+def test_a_role_with_few_rights_is_told_step_by_step(
+    db: psycopg.Connection, queue: Queue, login: Callable[[str], Queue]
+) -> None:
+    queue.add_job("secret", {"iban": "DE1234"}, max_attempts=1)
+    update_jobs(db, "attempts = 1, last_error = 'secret'")
+    poor = login("")
+    found = {each.check: each for each in doctor.examine(poor)}
+    assert list(found) == list(CHECKS)
+    for check in ("schema", "workers", "locks", "waiting", "failed", "identities"):
+        assert (found[check].level, "not looked at" in found[check].what) == ("note", True), found[check]
+    one([found["rights"]], "warning", "cannot run a worker, it lacks usage on the schema, ", " more")
+    one([found["visibility"]], "note", "does not see what sessions of others do")
+    assert not {"DE1234", "see-cret"} & set(re.findall(r"[\w-]+", str(found)))
+    for check in ("visibility", "rights"):
+        assert_mended(db, poor, found[check])
+    # It may all, and sees nothing: no error says so.
+    assert poor.stats() == []
+    trapped = {each.check: each for each in doctor.examine(poor)}
+    one([trapped["row-security"]], "problem", "row security hides the rows of", "it sees an empty queue")
+    for check in ("locks", "waiting", "failed"):
+        assert "row security hides the rows" in trapped[check].what
+    assert_mended(db, poor, trapped["row-security"])
+    one(findings(poor, "failed"), "warning", "failed for good: secret (1)")
+    assert [findings(poor, check) for check in ("rights", "row-security")] == [NOTHING] * 2
+    assert poor.add_job("work").id == 2
+
+
+# Dead rows.
+
+
+def test_autovacuum(queue: Queue, db: psycopg.Connection) -> None:
+    db.execute("alter table graphile_worker._private_jobs set (autovacuum_enabled = false)")
+    found = findings(queue, "autovacuum")
+    assert_mended(db, queue, one(found, "problem", "autovacuum is off for _private_jobs"))
+    assert_mended(db, queue, one(found, "note", "when 20% of it is dead"))
+    assert findings(queue, "autovacuum") == NOTHING
+
+
+def test_dead_rows_and_what_they_leave(queue: Queue, db: psycopg.Connection, migrated_url: str) -> None:
+    few = {"dead_rows": 1_000, "bloat_bytes": 500_000}
+    with psycopg.connect(migrated_url, autocommit=True) as other:
+        other.execute("alter table graphile_worker._private_jobs set (autovacuum_enabled = false)")
+        other.execute(
+            "select count(graphile_worker.add_job('work', job_key => repeat(n::text, 100)))"
+            " from generate_series(1000, 3500) as n"
+        )
+        other.execute("delete from graphile_worker._private_jobs")
+    # It has told the statistics by its end.
+    eventually(lambda: findings(queue, "dead-rows", **few))
+    dead = one(findings(queue, "dead-rows", **few), "warning", "_private_jobs has 2,5", " never vacuumed")
+    assert_mended(db, queue, dead, **few)
+    bloat = one(findings(queue, "index-bloat", **few), "note", "index jobs_key_key1 takes ")
+    assert_mended(db, queue, bloat, **few)
+    assert findings(queue, "dead-rows") == findings(queue, "index-bloat") == NOTHING
+
+
+def test_a_forgotten_transaction(queue: Queue, db: psycopg.Connection, migrated_url: str) -> None:
+    with psycopg.connect(migrated_url, application_name="the report") as other:
+        other.execute("select pg_current_xact_id()")
+        assert findings(queue, "old-transactions") == NOTHING
+        now = {"old_transaction": timedelta(0)}
+        found = one(findings(queue, "old-transactions", **now), "problem", "(the report, role", "idle in transaction")
+        assert f"process {other.info.backend_pid} " in found.what
+        assert_mended(db, queue, found, **now)
+        with pytest.raises(psycopg.OperationalError):
+            other.execute("select 1")
+
+
+# The work.
+
+
+def test_workers(queue: Queue, db: psycopg.Connection, pools: Callable[..., WorkerPool]) -> None:
+    one(findings(queue, "workers"), "note", "no worker of ours is running")
+    db.execute(
+        "insert into graphile_worker._private_py_pools (id, beat_at, dead_after, host, pid, concurrency, version)"
+        " values ('pool-''gone', now() - interval '10 minutes', '1 minute', 'elsewhere', 77, 8, '0.1')"
+    )
+    job = queue.add_job("work")
+    update_jobs(db, "locked_at = now() - interval '2 hours', locked_by = 'pool-''gone'")
+    found = findings(queue, "workers")
+    one(found, "note", "no worker of ours is running")
+    dead = one(found, "warning", "pool-'gone (process 77 on elsewhere) has given no sign of life for 10 min")
+    assert_mended(db, queue, dead)
+    assert queue.job(job.id).locked_by is None
+    queue.task("other")(print)
+    pools()
+    assert findings(queue, "workers") == NOTHING
+
+
+def test_locks(queue: Queue, db: psycopg.Connection) -> None:
+    queue.add_job("work", queue_name="one")
+    queue.add_job("work")
+    for hours, level in ((2, "note"), (5, "warning")):
+        since = f"locked_at = now() - interval '{hours} hours', locked_by = 'worker-é''1'"
+        update_jobs(db, f"{since}")
+        db.execute(f"update graphile_worker._private_job_queues set {since}".encode())  # noqa: S608
+        found = one(findings(queue, "locks"), level, "2 jobs and 1 queues", "by worker-é'1, of which no sign of life")
+        assert f"up to {hours} h" in found.what
+    assert_mended(db, queue, found)
+    db.execute(
+        "insert into graphile_worker._private_py_pools (id, dead_after, host, pid, concurrency, version)"
+        " values ('p', '1 minute', 'h', 1, 1, '')"
+    )
+    update_jobs(db, "locked_at = now() - interval '2 hours', locked_by = 'p'", "id = 2")
+    assert findings(queue, "locks") == NOTHING
+    update_jobs(db, "locked_at = now() - interval '5 hours'", "id = 2")
+    one(findings(queue, "locks"), "warning", "1 jobs and 0 queues are locked by p, which lives")
+
+
+def test_jobs_that_wait(queue: Queue, db: psycopg.Connection) -> None:
+    tasks = Tasks()
+    tasks.task("known")(lambda payload: None)
+    for task, priority in (("known", 0), ("strange", -5), ("known", 9)):
+        queue.add_job(task, priority=priority)
+    queue.add_job("later", run_at=timedelta(days=1))
+    update_jobs(db, "created_at = now() - interval '3 hours', run_at = run_at - interval '3 hours'")
+    one(findings(queue, "waiting"), "warning", "known (2, for up to 3 h), strange (1, for up to 3 h)")
+    assert findings(queue, "unknown-tasks") == NOTHING
+    queue.include(tasks)
+    assert one(findings(queue, "waiting"), "warning", "known (2, ").what.endswith("known (2, for up to 3 h)")
+    one(findings(queue, "unknown-tasks"), "warning", "no handler here: later, strange")
+    for task in ("strange", "later"):
+        queue.task(task)(lambda payload: None)
+    assert queue.run_once().completed == 3
+    assert findings(queue, "waiting") == findings(queue, "unknown-tasks") == NOTHING
+
+
+def test_jobs_that_failed_for_good(queue: Queue, db: psycopg.Connection) -> None:
+    for number in range(7):
+        queue.add_jobs([JobSpec(f"task {number}")] * (7 - number))
+    update_jobs(db, "attempts = max_attempts")
+    found = one(findings(queue, "failed"), "warning", "task 0 (7), task 1 (6)", "task 4 (3) and 2 more")
+    assert "queue.cleanup" in found.do
+    queue.cleanup(["DELETE_PERMAFAILED_JOBS"])
+    assert findings(queue, "failed") == NOTHING
+
+
+# What cannot be looked at.
+
+
+def test_a_locked_table_is_not_waited_for(queue: Queue, migrated_url: str) -> None:
+    with psycopg.connect(migrated_url) as other:
+        other.execute("lock table graphile_worker._private_jobs")
+        began = time.monotonic()
+        found = {each.check: each for each in doctor.examine(queue)}
+        assert time.monotonic() - began < 10
+    for check in ("locks", "waiting", "failed"):
+        assert (found[check].level, found[check].what) == (
+            "note",
+            "not looked at: canceling statement due to lock timeout",
+        )
+    assert found["old-transactions"].level == "ok"
+
+
+def test_a_connection_that_is_lost_is_an_error(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose(visit: doctor.Visit) -> Iterator[Finding]:
+        with queue.database.connection() as other:
+            other.execute("select pg_terminate_backend(%s)", [visit.connection.info.backend_pid])
+        yield from ()
+
+    monkeypatch.setitem(doctor.AROUND, "isolation", lose)
+    with pytest.raises(psycopg.OperationalError):
+        doctor.examine(queue)
+
+
+def test_nothing_is_left_behind(queue: Queue, db: psycopg.Connection) -> None:
+    before = db.execute("select pg_snapshot_xmax(pg_current_snapshot())").fetchone()
+    doctor.examine(queue, skip=["notifications"])  # which needs a transaction to notify, that writes nothing
+    assert db.execute("select count(*) from pg_stat_activity where datname = current_database()").fetchone() == (1,)
+    assert before is not None
+
+
+def test_words() -> None:
+    assert [age(seconds) for seconds in (0.2, 119, 120, 7_200, 200_000)] == ["0 s", "119 s", "2 min", "2 h", "2 d"]
+    assert [size(count) for count in (16e6, 2.34e9)] == ["16 MB", "2.3 GB"]
+    assert listed(list("abcdefg")) == "a, b, c, d, e and 2 more"
+    assert Thresholds().waiting == timedelta(minutes=10)
