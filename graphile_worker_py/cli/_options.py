@@ -63,7 +63,8 @@ class ExitCode(enum.IntEnum):
 
 MEANINGS = {
     ExitCode.OK: "All is well; a worker was told to stop (SIGTERM, SIGINT) and did.",
-    ExitCode.FAILED: "The work failed: jobs of run --once for good, the demo's comparison; or any other error.",
+    ExitCode.FAILED: "The work failed: jobs of run --once for good, the demo's comparison; doctor has found a problem; "
+    "or any other error.",
     ExitCode.USAGE: "The command line is wrong: an option, a payload, a time, a connection string; or a crontab is.",
     ExitCode.UNREACHABLE: "The database cannot be reached, does not let us in, or went away; a worker that was told to "
     "stop meanwhile left jobs locked, for others to recover.",

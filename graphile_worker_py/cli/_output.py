@@ -98,6 +98,17 @@ def say(text: str) -> None:
     _write(f"{safe(text)}\n")
 
 
+def show_text(text: str, *, head: str = "", style: str = "", indent: int = 0, wrap: bool = True) -> None:
+    """Print text after a head of that style; on a terminal in lines that fit it, unless it is to be copied whole."""
+    if not (wrap and is_terminal()):
+        _write(f"{' ' * indent}{head}{safe(text)}\n")
+        return
+    from rich.padding import Padding
+    from rich.text import Text
+
+    _write(_drawn(Padding(Text.assemble((head, style), safe(text)), (0, 0, 0, indent))))
+
+
 def note(text: str) -> None:
     """Print a sentence beside what was asked for, to standard error, so that no reader of the output meets it."""
     click.echo(safe(text), err=True)

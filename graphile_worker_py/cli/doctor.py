@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 
 import click
 
-from graphile_worker_py import doctor
+from graphile_worker_py import doctor, executable_tasks
 from graphile_worker_py.cli._options import Epilog, ExitCode, shared_options
-from graphile_worker_py.cli._output import counted, is_terminal, json_option, safe, show_json
-from graphile_worker_py.cli.run import check_target, find_queue, read_listen
+from graphile_worker_py.cli._output import counted, json_option, show_json, show_text
+from graphile_worker_py.cli._run_options import read_listen
+from graphile_worker_py.cli._target import check_target, find_queue
 from graphile_worker_py.doctor import Finding
 
-COLOURS = {"problem": "red", "warning": "yellow", "note": "cyan", "ok": "green"}
+STYLES = {"problem": "bold red", "warning": "yellow", "note": "cyan", "ok": "green"}
 
 
 @click.command("doctor", cls=Epilog)
 @click.argument("target", metavar="[MODULE:ATTRIBUTE]", required=False, callback=check_target)
+@click.option(
+    "--tasks",
+    "folder",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="Count the executables of this folder among the tasks with a handler, as run does.",
+)
 @click.option(
     "--skip",
     metavar="CHECK",
@@ -42,6 +49,7 @@ def command(
     context: click.Context,
     *,
     target: tuple[str, str] | None,
+    folder: str | None,
     skip: tuple[str, ...],
     verbose: bool,
     listen: str | bool | None,
@@ -57,6 +65,8 @@ def command(
     """
     with find_queue(target, database=database, schema=schema, listen=listen) as queue:
         context.obj.unnamed &= queue.database.source is None
+        if folder is not None:
+            queue.include(executable_tasks(folder))
         found = doctor.examine(queue, skip=skip)
     if as_json:
         for finding in found:
@@ -71,26 +81,19 @@ def show(found: Iterable[Finding], *, verbose: bool) -> None:
     ranked = sorted(found, key=lambda finding: -doctor.LEVELS.index(finding.level))
     for finding in ranked:
         if finding.level != "ok":
-            click.echo(f"{paragraphs(finding)}\n")
+            show_finding(finding)
         elif verbose:
-            click.echo(paragraphs(finding))
+            show_text(f"  {finding.check}: {finding.what}", head="ok", style=STYLES["ok"])
     counts = {level: sum(finding.level == level for finding in ranked) for level in doctor.LEVELS}
     told = ", ".join(counted(counts[level], level) for level in reversed(doctor.LEVELS[1:]) if counts[level])
-    click.echo(f"{told or 'Nothing to worry about'}; {counted(counts['ok'], 'check')} found nothing.")
+    show_text(f"{told or 'Nothing to worry about'}; {counted(counts['ok'], 'check')} found nothing.")
 
 
-def paragraphs(finding: Finding) -> str:
-    """Return a finding as people read it; statements stand on lines of their own, unbroken, to be pasted."""
-    head = click.style(finding.level, fg=COLOURS[finding.level]) if is_terminal() else finding.level
-    told = [
-        wrapped(f"{finding.check}: {safe(finding.what)}", before=f"{finding.level}  ").replace(finding.level, head, 1)
-    ]
-    told += [wrapped(f"{finding.do[:1].upper()}{safe(finding.do[1:])}.", before="  ")] if finding.do else []
-    return "\n".join([*told, *(f"    {safe(statement)};" for statement in finding.sql)])
-
-
-def wrapped(text: str, *, before: str) -> str:
-    """Return text after an indent; on a terminal in lines that fit it."""
-    if not is_terminal():
-        return before + text
-    return click.wrap_text(text, shutil.get_terminal_size().columns, initial_indent=before, subsequent_indent="  ")
+def show_finding(finding: Finding) -> None:
+    """Print what is so, and what to do; each statement stands on a line of its own, unbroken, to be pasted."""
+    show_text(f"  {finding.check}", head=finding.level, style=STYLES[finding.level])
+    show_text(finding.what, indent=2)
+    show_text(f"{finding.do[:1].upper()}{finding.do[1:]}.", indent=2)
+    for statement in finding.sql:
+        show_text(f"{statement};", indent=4, wrap=False)
+    show_text("")
