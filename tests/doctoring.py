@@ -35,3 +35,8 @@ def one(found: list[Finding], level: str, *texts: str) -> Finding:
     assert match is not None, found
     assert match.do, match
     return match
+
+
+def update_jobs(db: psycopg.Connection, what: str, where: str = "true") -> None:
+    """Change jobs."""
+    db.execute(f"update graphile_worker._private_jobs set {what} where {where}".encode())  # noqa: S608
