@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -39,8 +39,9 @@ from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, JobState, Page, Ru
 from graphile_worker_py.listing import page_of
 from graphile_worker_py.results import Waiters
 from graphile_worker_py.retry import DelayRule, ExceptionTypes, RetryPolicy
-from graphile_worker_py.tasks import Around, Tasks, check_around
+from graphile_worker_py.tasks import Around, AroundHelpers, Tasks, check_around
 
+Source: TypeAlias = "str | ConnectionPool[Any] | None"
 FlagSource: TypeAlias = Iterable[str] | Callable[[], Iterable[str] | None] | None
 
 
@@ -51,17 +52,19 @@ class Queue:
     read on first use. schema: None reads GRAPHILE_WORKER_SCHEMA, else graphile_worker. max_size: connections at most,
     opened when needed; min_size of them stay open when idle, all for max_lifetime seconds. connect_timeout: seconds to
     wait for a connection; statement_timeout: for a sign of life during a statement, None for ever. prepared_statements:
-    whether to prepare what is run often; through a pooler nothing is. listen: where a worker hears of new jobs, True
-    (this database), a conninfo, or False (nowhere: it polls); None reads GRAPHILE_WORKER_LISTEN, a conninfo or "off".
-    retry, retry_on, give_up_on: of tasks that do not say it themselves, see Tasks.task.
-    around: called with a handler's JobContext, it returns a context manager, entered around each handler call.
-    Safe in threads; after a fork the child opens connections of its own.
-    Raises InvalidSchemaName, InvalidConninfo; every method may raise SchemaMissing and psycopg's errors.
+    of what is run often; never through a pooler. listen: where a worker hears of new jobs, True (this database), a
+    conninfo, or False (nowhere: it polls); None reads GRAPHILE_WORKER_LISTEN, a conninfo or "off". retry, retry_on,
+    give_up_on: of tasks that do not say it themselves, see Tasks.task. around: called with a handler's JobContext, it
+    returns a context manager, entered around each handler call. Safe in threads and after a fork. Raises
+    InvalidSchemaName, InvalidConninfo; every method may raise SchemaMissing and psycopg's errors.
     """
+
+    for_handlers: Queue | None = None  # what their contexts offer in place of this one
+    around_helpers: AroundHelpers = nullcontext  # entered in a helper thread around what it does for a handler
 
     def __init__(
         self,
-        database: str | ConnectionPool[Any] | None = None,
+        database: Source = None,
         *,
         schema: str | None = None,
         min_size: int = 1,
@@ -129,7 +132,7 @@ class Queue:
 
     def point_at(
         self,
-        database: str | ConnectionPool[Any] | None,
+        database: Source,
         *,
         schema: str | None = None,
         listen: str | bool | None = None,
@@ -393,7 +396,5 @@ class Queue:
         rows = self.database.run(statement, {"ids": numbers, **changes}, connection=connection)
         return [Job(*row) for row in rows]
 
-    def _connected_to(
-        self, database: str | ConnectionPool[Any] | None, schema: str, listen: str | bool | None
-    ) -> Database:
+    def _connected_to(self, database: Source, schema: str, listen: str | bool | None) -> Database:
         return Database(database, schema=schema, listen=listen, **self._options)  # type: ignore[arg-type]

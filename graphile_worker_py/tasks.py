@@ -28,6 +28,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 Around: TypeAlias = Callable[[Any], AbstractContextManager[object]]  # called with the JobContext
+AroundHelpers: TypeAlias = Callable[[], AbstractContextManager[object]]
 
 
 class Task(Generic[P, R]):

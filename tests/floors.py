@@ -10,12 +10,22 @@ _DJANGO_MIGRATIONS = tuple(f"contrib.django.migrations.{path.stem}" for path in 
 # From the roof down. A module imports only from floors below its own; "" is the package itself (its __init__.py).
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__", "contrib.django"),
-    ("contrib.django.apps", "contrib.django.backend", "contrib.django.migrations", *_DJANGO_MIGRATIONS),
-    ("contrib.django.installing", "contrib.django.task_paths"),
+    (
+        *("contrib.django.admin", "contrib.django.apps", "contrib.django.backend", "contrib.django.migrations"),
+        *_DJANGO_MIGRATIONS,
+    ),
+    (
+        *("contrib.django.admin_actions", "contrib.django.checks", "contrib.django.daemon"),
+        *("contrib.django.installing", "contrib.django.task_paths", "contrib.django.testing"),
+        "contrib.django.management.commands.graphile_worker",
+    ),
     ("contrib.django.task_runs",),
     ("contrib.django.task_class", "contrib.django.task_records"),
-    ("contrib.django.app_queue", "contrib.django.task_options"),
-    ("contrib.django.conf", "contrib.django.connection_care", "contrib.django.tasks_framework"),
+    ("contrib.django.app_queue", "contrib.django.models", "contrib.django.task_options"),
+    (
+        *("contrib.django.conf", "contrib.django.connection_care", "contrib.django.reloading"),
+        "contrib.django.tasks_framework",
+    ),
     ("contrib", "contrib.django.management", "contrib.django.management.commands"),
     ("cli", "testing"),
     ("cli.add", "cli.cancel", "cli.crontab", "cli.demo", "cli.history", "cli.migrate", "cli.progress", "cli.run"),

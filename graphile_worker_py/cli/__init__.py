@@ -46,7 +46,7 @@ class _Commands(_options.Epilog, click.Group):
         run: Callable[..., Any] = super().main
         width = min(80, shutil.get_terminal_size().columns) - 2
         more = {"prog_name": NAME, "obj": settings, "terminal_width": width, "standalone_mode": False}
-        _options.exit_with(lambda: run(*args, **extra | more), settings)
+        _options.exit_with(lambda: run(*args, **more | extra), settings)
 
 
 @contextmanager

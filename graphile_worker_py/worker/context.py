@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
@@ -37,6 +37,7 @@ from graphile_worker_py.errors import (
 from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, Kind, Outcome
 from graphile_worker_py.queue import Queue
 from graphile_worker_py.results import CHANNEL, as_json
+from graphile_worker_py.tasks import AroundHelpers
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -46,11 +47,13 @@ class Helpers:
     """A bounded pool of threads that handlers may share work out to; its threads start on first use.
 
     Work submitted from within the pool runs at once in the same thread: a helper that waited for another helper
-    could otherwise wait for ever once all are taken. So does all work where the size is 0.
+    could otherwise wait for ever once all are taken. So does all work where the size is 0. `around` makes what is
+    entered around each call in a thread of the pool.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, around: AroundHelpers = nullcontext) -> None:
         self._size = size
+        self._around = around
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
         self._here = threading.local()
@@ -63,7 +66,7 @@ class Helpers:
         with self._lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self._size, "graphile-worker-py helper", self._mark)
-            return self._executor.submit(call, function, *args, **kwargs)
+            return self._executor.submit(call, self._within, function, *args, **kwargs)
 
     def close(self) -> None:
         """Drop what has not begun and wait for what has."""
@@ -74,6 +77,10 @@ class Helpers:
 
     def _mark(self) -> None:
         self._here.helping = True
+
+    def _within(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        with self._around():
+            return function(*args, **kwargs)
 
 
 def _helping(job: Job, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:

@@ -92,7 +92,8 @@ class WorkerPool:
         self._dead_after = check_seconds("dead_after", dead_after, shortest=3 * heartbeat)
         self._stuck_after = None if stuck_after is None else check_seconds("stuck_after", stuck_after, shortest=0.01)
         helpers = concurrency if helper_threads is None else helper_threads
-        self._helpers = Helpers(check_integer("helper_threads", helpers, lowest=1, highest=10_000))
+        helpers = check_integer("helper_threads", helpers, lowest=1, highest=10_000)
+        self._helpers = Helpers(helpers, around=queue.around_helpers)
         self._handlers_database = queue.database
         self._cancelled = threading.Event()
         self._inbox: queues.SimpleQueue[object] = queues.SimpleQueue()
@@ -347,7 +348,7 @@ class WorkerPool:
     def _context(self, job: Job) -> JobContext:
         return JobContext(
             job,
-            self.queue,
+            self.queue.for_handlers or self.queue,
             cancelled=self._cancelled,
             helpers=self._helpers,
             database=self._handlers_database,

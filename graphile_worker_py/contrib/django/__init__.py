@@ -15,9 +15,15 @@ from typing import Any
 
 from graphile_worker_py.contrib.django.app_queue import AppQueue, queue, task, worker_queue
 
-__all__ = ["AppQueue", "queue", "task", "worker_queue"]
+__all__ = ["AppQueue", "forget_jobs", "queue", "run_jobs", "task", "worker_queue"]
 
-_LATER = {"GraphileWorkerBackend": "backend", "GraphileWorkerContext": "task_class", "GraphileWorkerTask": "task_class"}
+_LATER = {
+    "GraphileWorkerBackend": "backend",
+    "GraphileWorkerContext": "task_class",
+    "GraphileWorkerTask": "task_class",
+    "forget_jobs": "testing",
+    "run_jobs": "testing",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
-from psycopg_pool import ConnectionPool
 
 from graphile_worker_py._database import Database
 from graphile_worker_py._own_connection import AnyConnection
 from graphile_worker_py._watched import Watched
 from graphile_worker_py.contrib.django import conf
-from graphile_worker_py.contrib.django.connection_care import cared_for
+from graphile_worker_py.contrib.django.connection_care import cared_for, fresh_connections
 from graphile_worker_py.errors import NotSupported
-from graphile_worker_py.queue import Queue
+from graphile_worker_py.queue import Queue, Source
 
 
 class AppDatabase(Database):
@@ -94,9 +93,7 @@ class AppQueue(Queue):
         self.retry, self.around = settings.retry, settings.around
         self._use(AppDatabase(options.alias, schema=options.schema))
 
-    def _connected_to(
-        self, database: str | ConnectionPool[Any] | None, schema: str, listen: str | bool | None
-    ) -> Database:
+    def _connected_to(self, database: Source, schema: str, listen: str | bool | None) -> Database:
         return AppDatabase(None, schema=schema) if database is None else super()._connected_to(database, schema, listen)
 
 
@@ -114,4 +111,6 @@ def worker_queue() -> Queue:
     made = Queue(conf.conninfo(options.alias), schema=options.schema, **arguments)
     made.include(queue.tasks)
     made.events = queue.events
+    made.for_handlers = queue
+    made.around_helpers = fresh_connections
     return made

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.signals import setting_changed
 from django.utils.module_loading import autodiscover_modules
 
-from graphile_worker_py.contrib.django import conf
+from graphile_worker_py.contrib.django import checks, conf
 from graphile_worker_py.contrib.django.app_queue import queue
 
 
@@ -23,6 +23,7 @@ class GraphileWorkerConfig(AppConfig):
 
     def ready(self) -> None:
         """Connect the queue, and import <app>/tasks.py of every app."""
+        checks.register()
         setting_changed.connect(_configure_anew, dispatch_uid=conf.APP)
         queue.configure()
         autodiscover_modules("tasks")

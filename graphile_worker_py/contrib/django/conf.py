@@ -20,6 +20,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.utils.module_loading import import_string
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
+from psycopg.sql import Identifier
 
 from graphile_worker_py._conninfo import check_schema
 from graphile_worker_py._database import DEFAULT_SCHEMA
@@ -28,6 +29,7 @@ from graphile_worker_py.queue import Queue
 
 SETTING = "GRAPHILE_WORKER"
 APP = "graphile_worker_py.contrib.django"
+TAG = "graphile_worker"  # of our checks
 
 FOR_QUEUE = (
     "MIN_SIZE",
@@ -94,7 +96,12 @@ def problems() -> Iterator[Problem]:
         read = _options()
         Queue(conninfo(alias), schema=read.schema, **read.queue)
     except (GraphileWorkerError, ImportError, TypeError) as error:
-        yield Problem("E005", f"{SETTING} has a value that cannot be used: {error}.", "Names are in lower case there.")
+        yield unusable(error, "E005")
+
+
+def unusable(error: Exception, number: str) -> Problem:
+    """Return the problem that an error tells of, whose words are those of the arguments of Queue and WorkerPool."""
+    return Problem(number, f"{SETTING} has a value that cannot be used: {error}.", "Options are named in capitals.")
 
 
 def _unfit(alias: str) -> Problem | None:
@@ -114,13 +121,22 @@ def _options() -> Options:
     queue = {name.lower(): given[name] for name in FOR_QUEUE if name in given}
     if isinstance(queue.get("around"), str):
         queue["around"] = import_string(queue["around"])
-    schema = given.get("SCHEMA", os.environ.get("GRAPHILE_WORKER_SCHEMA") or DEFAULT_SCHEMA)
     return Options(
         alias=given.get("DATABASE", DEFAULT_DB_ALIAS),
-        schema=check_schema(schema),
+        schema=check_schema(given.get("SCHEMA", _usual_schema())),
         queue=queue,
         pool={name.lower(): given[name] for name in FOR_POOL if name in given},
     )
+
+
+def _usual_schema() -> str:
+    return os.environ.get("GRAPHILE_WORKER_SCHEMA") or DEFAULT_SCHEMA
+
+
+def for_command_line(pool: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of WorkerPool as the options of `run` have them, where a time is a text."""
+    history = pool.get("history")
+    return {**pool, "history": history and f"{history.total_seconds()}s"}
 
 
 def meant(name: object, known: Iterable[str]) -> str:
@@ -128,6 +144,13 @@ def meant(name: object, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(str(name).upper(), names, n=1) or difflib.get_close_matches(str(name), names, n=1)
     return f"Did you mean {near[0]!r}?" if near else f"There is {', '.join(names)}."
+
+
+def table(name: str) -> str:
+    """Return the name of a table in the schema, quoted; while that is told wrongly, in the usual one."""
+    given = getattr(settings, SETTING, {})
+    schema = given.get("SCHEMA", _usual_schema()) if isinstance(given, dict) else _usual_schema()
+    return Identifier(str(schema), name).as_string()
 
 
 def conninfo(alias: str) -> str:

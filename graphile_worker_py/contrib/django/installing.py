@@ -1,19 +1,30 @@
-"""The operation of our Django migrations: let our own migrator bring the schema up to date."""
+"""What our Django migrations consist of: our own migrator brings the schema up to date."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.db.migrations import RunPython
+from django.db.migrations import CreateModel, RunPython
+from django.db.migrations.state import ModelState
 
 from graphile_worker_py.contrib.django import conf
 from graphile_worker_py.contrib.django.app_queue import AppDatabase
+from graphile_worker_py.contrib.django.models import CronItem, Job, NamedQueue, Task, Worker
 from graphile_worker_py.migrate import migrate
 
 
 def bring_up_to_date() -> RunPython:
     """Return the operation; undoing it leaves the schema as it is, for there may be jobs in it, Node's too."""
     return RunPython(_install, RunPython.noop)
+
+
+def unmanaged_models() -> list[CreateModel]:
+    """Return operations that do nothing but tell Django of our models, as they are now, in the schema of the settings.
+
+    Or it would miss a migration for them, whenever it is asked, and another one for each schema's name.
+    """
+    states = map(ModelState.from_model, (Task, NamedQueue, Job, CronItem, Worker))
+    return [CreateModel(state.name, list(state.fields.items()), state.options) for state in states]
 
 
 def _install(_: Any, schema_editor: Any) -> None:

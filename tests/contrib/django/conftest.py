@@ -24,23 +24,38 @@ os.environ.pop("TZ") if _zone is None else os.environ.update(TZ=_zone)
 time.tzset()
 
 
+def _server(option: object) -> dict[str, str]:
+    names = {"HOST": "host", "PORT": "port", "USER": "user", "PASSWORD": "password"}
+    return {name: str(getattr(option, f"postgresql_{word}")) for name, word in names.items()}
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _test_database(pytestconfig: pytest.Config) -> Iterator[None]:
     """Have Django make its test database, on the server that all tests use, and drop it at the end."""
     from django.db import connections
     from django.test.utils import setup_databases, setup_test_environment, teardown_databases, teardown_test_environment
 
-    option = pytestconfig.option
-    server = {
-        "HOST": option.postgresql_host,
-        "PORT": option.postgresql_port,
-        "USER": option.postgresql_user,
-        "PASSWORD": option.postgresql_password,
-        "NAME": f"gwpy_django_{os.getpid()}",
-    }
-    connections.settings["default"].update(server)
+    connections.settings["default"].update(_server(pytestconfig.option), NAME=f"gwpy_django_{os.getpid()}")
     setup_test_environment(debug=False)
     made = setup_databases(verbosity=0, interactive=False, aliases={"default": False})
     yield
     teardown_databases(made, verbosity=0)
     teardown_test_environment()
+
+
+@pytest.fixture
+def project_url() -> Iterator[str]:
+    """Return the conninfo of a database of this test's own, with the tables of the project."""
+    from django.db import connections
+    from psycopg import connect
+    from psycopg.conninfo import make_conninfo
+    from psycopg.sql import SQL, Identifier
+
+    from graphile_worker_py.contrib.django.conf import conninfo
+
+    connections.close_all()  # a database that is in use cannot be copied
+    source, name = connections["default"].settings_dict["NAME"], f"gwpy_django_copy_{os.getpid()}"
+    with connect(conninfo("default"), dbname="postgres", autocommit=True) as server:
+        server.execute(SQL("create database {} template {}").format(Identifier(name), Identifier(source)))
+        yield make_conninfo(conninfo("default"), dbname=name, client_encoding="")
+        server.execute(SQL("drop database {} with (force)").format(Identifier(name)))

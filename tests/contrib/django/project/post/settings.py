@@ -12,7 +12,7 @@ def _database(conninfo: str) -> dict[str, object]:
     server = conninfo_to_dict(conninfo)
     names = {"NAME": "dbname", "HOST": "host", "PORT": "port", "USER": "user", "PASSWORD": "password"}
     database = {name: str(server.get(keyword, "")) for name, keyword in names.items()}
-    return {"ENGINE": "django.db.backends.postgresql", **database, "ATOMIC_REQUESTS": True}
+    return {"ENGINE": "django.db.backends.postgresql", **database}
 
 
 def _choose_psycopg2() -> None:
@@ -65,7 +65,7 @@ TEMPLATES = [
     }
 ]
 DATABASES = {
-    "default": _database(os.environ.get("POST_DATABASE", "dbname=post")),
+    "default": {**_database(os.environ.get("POST_DATABASE", "dbname=post")), "ATOMIC_REQUESTS": True},
     "other": _database(os.environ.get("POST_OTHER_DATABASE", "dbname=other")),
     "file": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
 }

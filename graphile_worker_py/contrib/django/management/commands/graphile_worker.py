@@ -1,0 +1,116 @@
+"""`manage.py graphile_worker`: the commands of graphile-worker-py, in the database and on the tasks of this project.
+
+What follows is read by the same code as the console script's; only what every command of Django's takes is taken out
+before. Options go first, then what they may come from besides, then the project's settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import click
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
+
+from graphile_worker_py.cli import main
+from graphile_worker_py.contrib.django import conf
+from graphile_worker_py.contrib.django.reloading import run_with_reloader
+
+TARGET = "graphile_worker_py.contrib.django.daemon:queue"
+HELP = ("-h", "--help", "--version")
+FLAGS = ("--skip-checks", "--noreload", "--traceback", "--no-color", "--force-color")
+DONE_BY_DJANGO = ("--settings", "--pythonpath")
+# With these `run` is no lone daemon that a change of the code could start anew.
+NOT_RELOADED = (*HELP, "--once", "--processes", "--reload", "--print-config")
+
+
+class Command(BaseCommand):
+    """Hand everything to the command line of graphile-worker-py: `run`, unless another command is named."""
+
+    help = "Works on jobs (run, the default); adds, shows and changes them (see --help for the other commands)."
+    requires_system_checks: ClassVar[list[str]] = []  # those that matter are made below
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Do what the command line says, and exit."""
+        flags, words = _split(argv[2:])
+        words += ["--debug"] if "--traceback" in flags else []
+        arguments = _with_command(words)
+        try:
+            if "--skip-checks" not in flags and not {*HELP} & {*words}:
+                self.check(tags=[conf.TAG])
+            if _is_reloaded(arguments) and "--noreload" not in flags:
+                run_with_reloader(lambda: _run(arguments, f"{os.path.basename(argv[0])} {argv[1]}"))
+            _run(arguments, f"{os.path.basename(argv[0])} {argv[1]}")
+        except CommandError as error:
+            self.stderr.write(str(error), lambda text: text)
+            sys.exit(error.returncode)
+        finally:
+            connections.close_all()
+
+    def print_help(self, prog_name: str, subcommand: str) -> None:
+        """Show the commands, for `manage.py help graphile_worker`."""
+        _run(["--help"], f"{os.path.basename(prog_name)} {subcommand}")
+
+    def add_arguments(self, parser: Any) -> None:
+        """Take whatever there is, for call_command()."""
+        parser.add_argument("arguments", nargs=argparse.REMAINDER)
+
+    def handle(self, *_: Any, arguments: list[str], **__: Any) -> None:
+        """Run a command for call_command(); raise CommandError, with the exit code, unless that is 0."""
+        try:
+            _run(_with_command(arguments), "manage.py graphile_worker")
+        except SystemExit as end:
+            if end.code:
+                raise CommandError(f"it ended with exit code {end.code}", returncode=end.code) from None
+
+
+def _split(words: Iterable[str]) -> tuple[set[str], list[str]]:
+    """Return the flags that are Django's, and all that is not Django's."""
+    flags: set[str] = set()
+    rest: list[str] = []
+    words = iter(words)
+    for word in words:
+        if word == "--":
+            rest += [word, *words]
+        elif word in FLAGS:
+            flags.add(word)
+        elif word in DONE_BY_DJANGO:
+            next(words, None)
+        elif not word.startswith(tuple(f"{name}=" for name in DONE_BY_DJANGO)):
+            rest.append(word)
+    return flags, rest
+
+
+def _with_command(words: list[str]) -> list[str]:
+    """Return arguments for the command line, with the project's queue as what is to be run."""
+    if not words or (words[0].startswith("-") and words[0] not in HELP):
+        words = ["run", *words]
+    return [words[0], TARGET, *words[1:]] if words[0] == "run" else words
+
+
+def _is_reloaded(arguments: list[str]) -> bool:
+    alone = {argument.split("=")[0] for argument in arguments}.isdisjoint(NOT_RELOADED)
+    return settings.DEBUG and arguments[0] == "run" and alone
+
+
+def _run(arguments: list[str], program: str) -> None:
+    """Run the command line, which exits."""
+    main(arguments, prog_name=program, default_map={arguments[0]: _defaults(arguments[0])})
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """Return what a command takes where nothing is said: of the worker how to work, of others where the jobs are.
+
+    A group of commands hands each the same.
+    """
+    options = conf.options()
+    if name == "run":
+        return conf.for_command_line(options.pool)
+    place = {"database": conf.conninfo(options.alias), "schema": options.schema}
+    command = main.get_command(click.Context(main), name)
+    return dict.fromkeys(getattr(command, "commands", ()), place) or place

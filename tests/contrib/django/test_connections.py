@@ -1,0 +1,81 @@
+"""Whose connection is used, and what becomes of it: in views, in threads that add, in threads that run handlers."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from django.db import connection, connections, transaction
+from django.test import TransactionTestCase
+from pigeon.models import Letter
+from pigeon.tasks import send_letter
+
+from graphile_worker_py import JobCompleted, JobContext, WorkerPool
+from graphile_worker_py.contrib.django import forget_jobs, queue, worker_queue
+
+from .test_adding import committed, jobs
+
+seen: dict[str, Any] = {}
+
+
+@queue.task
+def look_around(payload: dict[str, Any], ctx: JobContext) -> None:
+    """Use the ORM here and in a helper thread, and add jobs in transactions."""
+
+    def in_a_helper() -> None:
+        seen["helper"] = connections["default"]
+        Letter.objects.create(to="helper")
+
+    seen["handler"] = connections["default"]
+    Letter.objects.create(to="handler")
+    ctx.submit(in_a_helper).result()
+    for to in ("kept", "dropped"):
+        with transaction.atomic():
+            Letter.objects.create(to=to)
+            ctx.add_job("somewhere_else", {"to": to})
+            send_letter.add_job({"to": to}, run_at=ctx.job.run_at.replace(year=9000))
+            transaction.set_rollback(to == "dropped")
+
+
+class InNone(TransactionTestCase):
+    """What is committed is seen by the other threads."""
+
+    def tearDown(self) -> None:
+        forget_jobs()
+
+    def test_a_request_and_its_job_are_one_transaction(self) -> None:
+        self.client.raise_request_exception = False
+        assert self.client.post("/letters", {"to": "ann"}).status_code == 200
+        assert self.client.post("/letters?fail=1", {"to": "ben"}).status_code == 500
+        assert self.client.post("/letters", {"to": "ann"}).status_code == 500
+        assert list(Letter.objects.values_list("to", flat=True)) == ["ann"]
+        assert committed() == 1
+
+    def test_threads_that_add_at_the_same_time_keep_their_transactions_apart(self) -> None:
+        send_letter.add_job({"to": "first"})  # a task that is known may share a statement, where connections do
+        start = threading.Barrier(4)
+
+        def add(thread: int) -> None:
+            start.wait(30)
+            for number in range(20):
+                with transaction.atomic():
+                    send_letter.add_job({"to": f"{thread}.{number}"})
+                    transaction.set_rollback(number % 2 == 0)
+            connection.close()
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(add, range(4)))
+        assert jobs() == committed() == 1 + 4 * 10
+
+    def test_a_worker_has_connections_of_its_own_and_closes_those_of_handlers(self) -> None:
+        done = threading.Event()
+        unsubscribe = queue.events.subscribe(JobCompleted, lambda event: done.set())
+        queue.add_job("look_around", {})
+        with worker_queue() as own, WorkerPool(own, 1):
+            assert done.wait(30)
+        unsubscribe()
+        assert set(Letter.objects.values_list("to", flat=True)) == {"handler", "helper", "kept"}
+        assert sorted(job.task_identifier for job in queue.jobs()) == ["send_letter", "somewhere_else"]
+        assert seen["handler"].connection is None
+        assert seen["helper"].connection is None
