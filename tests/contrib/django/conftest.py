@@ -57,5 +57,5 @@ def project_url() -> Iterator[str]:
     source, name = connections["default"].settings_dict["NAME"], f"gwpy_django_copy_{os.getpid()}"
     with connect(conninfo("default"), dbname="postgres", autocommit=True) as server:
         server.execute(SQL("create database {} template {}").format(Identifier(name), Identifier(source)))
-        yield make_conninfo(conninfo("default"), dbname=name, client_encoding="")
+        yield make_conninfo(conninfo("default"), dbname=name, client_encoding=None)
         server.execute(SQL("drop database {} with (force)").format(Identifier(name)))
