@@ -53,7 +53,8 @@ class Origins:
     """Where the settings of one command come from; kept in click's context.
 
     file: the one that was read, `found` what it held; in a child, `parent` has handed both down. variables: those that
-    went before it. values: as the types made them, before callbacks.
+    went before it. program: those of a program that runs the command, which no file can change. values: as the types
+    made them, before callbacks.
     """
 
     parent: Parent | None = None
@@ -61,6 +62,7 @@ class Origins:
     found: dict[str, Any] = attrs.Factory(dict)
     variables: dict[str, str] = attrs.Factory(dict)
     values: dict[str, Any] = attrs.Factory(dict)
+    program: dict[str, Any] = attrs.Factory(dict)
 
     @staticmethod
     def of(context: click.Context) -> Origins:
@@ -109,6 +111,8 @@ def source_of(parameter: click.Parameter, context: click.Context) -> str:
     if source is ParameterSource.ENVIRONMENT:
         return f"environment: {parameter.envvar or PREFIX + name.upper()}"
     if source is ParameterSource.DEFAULT_MAP:
+        if name in origins.program:
+            return "settings"
         return f"environment: {origins.variables[name]}" if name in origins.variables else str(origins.file)
     return "command line" if source is ParameterSource.COMMANDLINE else "default"
 
@@ -133,7 +137,8 @@ def read_file(context: click.Context, parameter: click.Parameter, path: str | No
         if os.environ.get(VARIABLES[name]):
             origins.variables[name] = VARIABLES[name]
     overridden = {name: os.environ[variable] for name, variable in origins.variables.items()}
-    context.default_map = origins.found | overridden
+    origins.program = dict(context.default_map or {})
+    context.default_map = origins.found | overridden | origins.program
 
 
 def _find(path: str | None) -> tuple[str | None, dict[str, Any]]:

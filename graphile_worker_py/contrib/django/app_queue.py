@@ -20,7 +20,7 @@ from graphile_worker_py._own_connection import AnyConnection
 from graphile_worker_py._watched import Watched
 from graphile_worker_py.contrib.django import conf
 from graphile_worker_py.contrib.django.connection_care import cared_for, fresh_connections
-from graphile_worker_py.errors import NotSupported
+from graphile_worker_py.errors import NotSupported, SchemaMissing
 from graphile_worker_py.queue import Queue, Source
 
 
@@ -36,15 +36,14 @@ class AppDatabase(Database):
     @contextmanager
     def connection(self, given: object = None) -> Iterator[AnyConnection]:
         """Lend Django's connection, opened if need be; raise TransactionManagementError in a broken atomic block."""
-        if given is not None:
-            with super().connection(given) as connection:
+        try:
+            with super().connection(connections[self._known_alias()] if given is None else given) as connection:
                 yield connection
-            return
-        django = connections[self._known_alias()]
-        with django.cursor() as cursor:  # which Django refuses where queries are forbidden, or the thread is another's
-            django.validate_no_broken_transaction()
-            with django.wrap_database_errors, super().connection(cursor.cursor) as connection:
-                yield connection
+        except SchemaMissing as error:
+            raise SchemaMissing(
+                f"schema {self.schema!r} is not in the database {self._alias!r}, or not visible to this role: run "
+                f" `manage.py migrate --database {self._alias}`"
+            ) from error
 
     def connect(self) -> Watched:
         """Open a connection of its own, which sees nothing of a transaction that is open here; to migrate, say."""

@@ -134,9 +134,13 @@ def _usual_schema() -> str:
 
 
 def for_command_line(pool: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments of WorkerPool as the options of `run` have them, where a time is a text."""
-    history = pool.get("history")
-    return {**pool, "history": history and f"{history.total_seconds()}s"}
+    """Return arguments of WorkerPool as the options of `run` have them."""
+    said = dict(pool)
+    if "forbidden_flags" in said:
+        said["forbidden_flag"] = said.pop("forbidden_flags")
+    if said.get("history") is not None:
+        said["history"] = f"{said['history'].total_seconds()}s"
+    return said
 
 
 def meant(name: object, known: Iterable[str]) -> str:

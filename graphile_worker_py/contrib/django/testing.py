@@ -29,7 +29,7 @@ def run_jobs(*, within: timedelta = timedelta(0), raise_errors: bool = True, at_
     before = queue.around
     queue.around = _healing(alias, before)
     try:
-        return drain(queue, connection=_raw(connection) if connection.in_atomic_block else None, **limits)
+        return drain(queue, connection=connection if connection.in_atomic_block else None, **limits)
     finally:
         queue.around = before
 
@@ -37,11 +37,6 @@ def run_jobs(*, within: timedelta = timedelta(0), raise_errors: bool = True, at_
 def forget_jobs() -> None:
     """Delete all jobs: for the tearDown of a TransactionTestCase, which empties only the tables that are Django's."""
     queue.database.run("forget_jobs")
-
-
-def _raw(connection: Any) -> Any:
-    connection.validate_no_broken_transaction()
-    return connection.connection
 
 
 def _healing(alias: str, around: Around | None) -> Around:

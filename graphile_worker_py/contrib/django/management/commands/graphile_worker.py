@@ -1,7 +1,7 @@
 """`manage.py graphile_worker`: the commands of graphile-worker-py, in the database and on the tasks of this project.
 
 What follows is read by the same code as the console script's; only what every command of Django's takes is taken out
-before. Options go first, then what they may come from besides, then the project's settings.
+before. What an option does not say is as the environment says, else as in the project's settings.
 """
 
 from __future__ import annotations
@@ -104,13 +104,13 @@ def _run(arguments: list[str], program: str) -> None:
 
 
 def _defaults(name: str) -> dict[str, Any]:
-    """Return what a command takes where nothing is said: of the worker how to work, of others where the jobs are.
+    """Return what a command takes where nothing is said: where the jobs are, and for the worker how to work.
 
     A group of commands hands each the same.
     """
     options = conf.options()
-    if name == "run":
-        return conf.for_command_line(options.pool)
     place = {"database": conf.conninfo(options.alias), "schema": options.schema}
+    if name == "run":
+        return place | conf.for_command_line(options.pool)
     command = main.get_command(click.Context(main), name)
     return dict.fromkeys(getattr(command, "commands", ()), place) or place
