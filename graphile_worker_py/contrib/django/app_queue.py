@@ -42,7 +42,7 @@ class AppDatabase(Database):
         except SchemaMissing as error:
             raise SchemaMissing(
                 f"schema {self.schema!r} is not in the database {self._alias!r}, or not visible to this role: run "
-                f" `manage.py migrate --database {self._alias}`"
+                f"`manage.py migrate --database {self._alias}`"
             ) from error
 
     def connect(self) -> Watched:

@@ -36,7 +36,7 @@ def run_jobs(*, within: timedelta = timedelta(0), raise_errors: bool = True, at_
 
 def forget_jobs() -> None:
     """Delete all jobs: for the tearDown of a TransactionTestCase, which empties only the tables that are Django's."""
-    queue.database.run("forget_jobs")
+    queue.database.run("delete_all_jobs")
 
 
 def _healing(alias: str, around: Around | None) -> Around:
