@@ -16,6 +16,9 @@ All of it is one transaction under an advisory lock, so any number of Python ins
 does not know that lock. It and ours meet in the catalog or at a row of the ledger, one of the two fails with a
 duplicate, and if that is ours it reads the ledger again.
 
+Whoever may become the owner of the tables does so for the transaction: everything in the schema stays that one role's,
+and a role that is a member of the owner can migrate. See roles.py.
+
 Our own objects (_private_py_...) have a ledger of their own and are added in the same transaction, wherever the schema
 came from; who lacks the privilege does without.
 
@@ -175,7 +178,7 @@ def _prepare(connection: Connection) -> None:
 def _bring_up(database: Database, connection: Connection) -> list[int] | None:
     """Run what is missing, in the transaction that is open; return what was added, None where to look again."""
     database.run_on(connection, "ledger_lock")
-    ledger = _read(database, connection)
+    ledger = _read_as_owner(database, connection)
     if ledger.unfinished:
         return None
     _judge(database, ledger)
@@ -227,6 +230,12 @@ def _read(database: Database, connection: AnyConnection) -> _Ledger:
     return attrs.evolve(ledger, newest=newest, breaking=breaking, has_tables=has_tables)
 
 
+def _read_as_owner(database: Database, connection: Connection) -> _Ledger:
+    """Become the owner of the tables, if we may, until the transaction ends, and read; what is made is the owner's."""
+    database.run_on(connection, "become_owner", {"schema": database.schema})
+    return _read(database, connection)
+
+
 def _judge(database: Database, ledger: _Ledger) -> None:
     """Refuse what we do not know and what cannot be; warn of what we do not know but may work with."""
     if ledger.breaking is not None and ledger.breaking > LATEST:
@@ -265,11 +274,16 @@ def _refuse_names_taken(database: Database, ledger: _Ledger) -> None:
     )
 
 
+def _glance(database: Database, connection: Connection) -> _Ledger:
+    with connection.transaction():
+        return _read_as_owner(database, connection)
+
+
 def _wait_while_growing(database: Database, connection: Connection) -> None:
     """Return once the ledger is not, or no longer, below 18; raise SchemaTooOld when it has stopped there."""
     seen: int | None = None
     patience = 0.0
-    while (ledger := _read(database, connection)).unfinished:
+    while (ledger := _glance(database, connection)).unfinished:
         if ledger.newest != seen:
             seen, patience = ledger.newest, time.monotonic() + PATIENCE
         elif time.monotonic() > patience:
