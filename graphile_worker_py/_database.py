@@ -58,8 +58,13 @@ _BY_INDEX = (
 
 def run_script(connection: Connection, text: str, schema: str) -> None:
     """Run several statements as one message, never prepared, with {schema} filled in; migrations are run so."""
+    run_composed(connection, compose(text, schema))
+
+
+def run_composed(connection: Connection, script: sql.Composed) -> None:
+    """Run several statements as one message, never prepared."""
     with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
-        cursor.execute(compose(text, schema), prepare=False)
+        cursor.execute(script, prepare=False)
 
 
 class Database:

@@ -34,6 +34,6 @@ def explained(schema: str) -> Iterator[None]:
         if state == FORBIDDEN:
             raise NotSupported(
                 f"this role may not do this in schema {schema!r} ({error.diag.message_primary}): "
-                "connect as the role that installed it"
+                "connect as the role that installed it, or give this one rights (graphile-worker-py roles)"
             ) from e
         raise

@@ -7,6 +7,7 @@ parameter: here, once, and not by psycopg, which reads a long statement anew eac
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, cast
@@ -21,9 +22,15 @@ JOB_COLUMNS = """j.id, j.job_queue_id, j.payload::text, j.priority, j.run_at, j.
 _FOLDER = files("graphile_worker_py").joinpath("sql")
 
 
-def compose(text: str, schema: str) -> sql.Composed:
-    """Return SQL text with {schema} and {job} filled in, to be run without parameters."""
-    return sql.SQL(cast("Any", text)).format(schema=sql.Identifier(schema), job=sql.SQL(cast("Any", JOB_COLUMNS)))
+def compose(text: str, schema: str, words: Mapping[str, sql.Composable] | None = None) -> sql.Composed:
+    """Return SQL text with {schema}, {job} and further words filled in, to be run without parameters."""
+    known = {"schema": sql.Identifier(schema), "job": sql.SQL(cast("Any", JOB_COLUMNS))}
+    return sql.SQL(cast("Any", text)).format(**known, **(words or {}))
+
+
+def source(name: str) -> str:
+    """Return the text of sql/<name>.sql as it is written."""
+    return _FOLDER.joinpath(f"{name}.sql").read_text("utf-8")
 
 
 @lru_cache(maxsize=1024)
@@ -44,5 +51,5 @@ def statement_of_psycopg2(name: str, schema: str) -> str:
 
 
 def _without_comments(name: str) -> str:
-    lines = _FOLDER.joinpath(f"{name}.sql").read_text("utf-8").splitlines()
+    lines = source(name).splitlines()
     return "\n".join(line for line in lines if not line.startswith("--"))  # what is for readers need not travel

@@ -3,6 +3,7 @@
     GraphileWorkerError
     ├── InvalidJobSpec(ValueError)      which argument, and what was wrong with it
     ├── InvalidSchemaName(ValueError)   a name PostgreSQL would refuse or truncate
+    ├── InvalidRoles(ValueError)        a name for a role, or what it is to be a member of
     ├── InvalidConninfo(ValueError)     a connection string libpq cannot read, or a setting it refuses
     ├── InvalidCrontab(ValueError)      file, line, column, and what was expected there
     ├── UnknownCronItem(LookupError)    no cron item is known by an identifier
@@ -44,6 +45,10 @@ class InvalidJobSpec(GraphileWorkerError, ValueError):
 
 class InvalidSchemaName(GraphileWorkerError, ValueError):
     """Refuse a schema name that PostgreSQL would truncate, reserve or not take as an identifier."""
+
+
+class InvalidRoles(GraphileWorkerError, ValueError):
+    """Refuse names of roles that PostgreSQL would cut or reserves, or that do not differ where they have to."""
 
 
 class InvalidConninfo(GraphileWorkerError, ValueError):

@@ -17,7 +17,20 @@ from graphile_worker_py import __version__
 from graphile_worker_py.cli import _options
 
 NAME = "graphile-worker-py"
-COMMANDS = ("migrate", "add", "run", "stats", "tasks", "doctor", "progress", "cancel", "crontab", "history", "demo")
+COMMANDS = (
+    "migrate",
+    "add",
+    "run",
+    "stats",
+    "tasks",
+    "doctor",
+    "progress",
+    "cancel",
+    "crontab",
+    "history",
+    "roles",
+    "demo",
+)
 
 
 class _Commands(_options.Epilog, click.Group):

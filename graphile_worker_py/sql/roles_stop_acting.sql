@@ -1,0 +1,2 @@
+-- Again as the role that runs this.
+reset role
