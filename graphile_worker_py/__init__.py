@@ -51,6 +51,7 @@ from graphile_worker_py.retry import Backoff, GiveUp, RetryLater, Snooze
 from graphile_worker_py.signatures import AddJob
 from graphile_worker_py.tasks import Task, Tasks
 from graphile_worker_py.worker.context import JobContext
+from graphile_worker_py.worker.health import Health
 from graphile_worker_py.worker.pool import WorkerPool
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "ExecutableFailed",
     "GiveUp",
     "GraphileWorkerError",
+    "Health",
     "InvalidConninfo",
     "InvalidCrontab",
     "InvalidHandler",

@@ -93,6 +93,8 @@ class Database:
         self.schema = check_schema(schema)
         self.connect_timeout = connect_timeout
         self.max_lifetime = max_lifetime
+        self.statement_timeout = statement_timeout
+        self.heard_at = -math.inf  # when it answered last, by time.monotonic()
         self.outage = Outage()
         self.listen_on = check_listen(listen)
         self._server = Server(
@@ -166,6 +168,7 @@ class Database:
         finally:
             if borrowed is not None:
                 _give_back(pool, [borrowed])
+        self.heard_at = time.monotonic()
         if self.outage.lasts:
             self.outage.answered(getattr(borrowed, "opened_at", math.inf))
 
@@ -255,6 +258,10 @@ class Database:
     def ping(self, connection: Connection, channel: str) -> None:
         """Notify a channel that this very connection listens to."""
         self.run_on(connection, "ping", {"channel": channel})
+
+    def knock(self) -> None:
+        """Ask anything, so that heard_at says whether there is an answer."""
+        self.run("backend_pid")
 
     def is_pooled(self, connection: Connection) -> bool:
         """Say whether a pooler stands in between: what it said about the server's process is not so."""

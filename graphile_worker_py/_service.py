@@ -58,6 +58,7 @@ class Service:
         self._hurry = Hurry()
         self.stopping = threading.Event()
         self._woken = threading.Event()
+        self._moved_at = math.inf
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name=f"graphile-worker-py {name}", daemon=True)
 
@@ -84,6 +85,20 @@ class Service:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    def moved(self) -> None:
+        """Take note that the thread is at work; for a step that goes on for long."""
+        self._moved_at = time.monotonic()
+
+    @property
+    def still_for(self) -> float:
+        """Return for how many seconds the thread has been in one step without a move; 0 where it waits for the next."""
+        return max(0.0, time.monotonic() - self._moved_at)
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether the thread was started, and is no more."""
+        return self._thread.ident is not None and not self._thread.is_alive()
+
     def step(self) -> float | None:
         """Do one turn of work; return the seconds to wait before the next, or None to wait until woken."""
         raise NotImplementedError
@@ -101,8 +116,10 @@ class Service:
 
     def _turn(self) -> None:
         try:
+            self.moved()
             delay = self.step()
             self._failures = 0
+            self._moved_at = math.inf
             self._woken.wait(delay)
         except BaseException as error:  # whatever somebody else's code has thrown in here: a service ends when stopped
             self._back_off(error)
@@ -111,6 +128,7 @@ class Service:
     def _back_off(self, error: BaseException) -> None:
         """Log the error, with a traceback only where it is not the database's, and wait; wake() does not end this."""
         self._failures += 1
+        self._moved_at = math.inf
         limit = min(LONGEST_BACKOFF, SHORTEST_BACKOFF * 2 ** min(self._failures, 10))
         delay = limit * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
         if is_passing(error):

@@ -6,6 +6,7 @@ would end the grace.
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -14,7 +15,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+import attrs
+
+from graphile_worker_py import Health
 from graphile_worker_py.cli._parent import Parent
+
+SILENCE = 60.0  # seconds; a child tells of itself once a second, and even an import lets it
 
 
 class Child:
@@ -35,7 +41,10 @@ class Child:
                 command, stdin=theirs.fileno(), env=handed_down.environment(), start_new_session=True
             )
         self._on_end = on_end
+        self._told: Health | None = None
+        self._told_at = self.started_at
         threading.Thread(target=self._await, daemon=True).start()
+        threading.Thread(target=self._listen, daemon=True).start()
 
     @property
     def code(self) -> int:
@@ -47,13 +56,29 @@ class Child:
         """Return for how many seconds it has lived."""
         return time.monotonic() - self.started_at
 
+    @property
+    def health(self) -> Health:
+        """Return what it has told last of itself, each reason with its number; it is not live if it is silent."""
+        silence = time.monotonic() - self._told_at
+        told = self._told or Health()
+        if silence > SILENCE:
+            told = attrs.evolve(told, live=False, ready=False, reasons=(f"silent for {silence:.0f} s",))
+        return attrs.evolve(told, reasons=tuple(f"process {self.number}: {reason}" for reason in told.reasons))
+
     def signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
         self._process.send_signal(number)
+
+    def _listen(self) -> None:
+        with suppress(OSError), self._link, self._link.makefile("rb") as lines:
+            for line in lines:
+                with suppress(ValueError, TypeError, LookupError):  # torn, for this process was stopped for long
+                    told = json.loads(line)
+                    self._told = Health(**{**told, "reasons": tuple(told["reasons"])})
+                    self._told_at = time.monotonic()
 
     def _await(self) -> None:
         self._process.wait()
         with suppress(OSError):
             self._link.shutdown(socket.SHUT_RDWR)  # what it has started may hold the other end
-        self._link.close()
         self._on_end(self)

@@ -10,7 +10,7 @@ import attrs
 import click
 
 from graphile_worker_py import executables
-from graphile_worker_py.cli._configuration import Setting, SettingArgument, read_file
+from graphile_worker_py.cli._configuration import AddressSetting, Setting, SettingArgument, read_file
 from graphile_worker_py.cli._options import not_empty, shared_options, span
 from graphile_worker_py.cli._target import check_target
 
@@ -38,6 +38,7 @@ class RunOptions:
     listen: str | bool | None
     log_level: str
     log_format: str
+    health_port: tuple[str, int] | None
     print_config: bool
     database: str | None
     schema: str | None
@@ -62,6 +63,22 @@ def read_history(context: click.Context, parameter: click.Parameter, text: str |
     if text is not None and not kept_for:
         raise click.BadParameter("expected a time such as 12h or 7d")
     return kept_for
+
+
+def read_address(context: click.Context, parameter: click.Parameter, value: object) -> tuple[str, int] | None:
+    """Return a host, empty for all interfaces, and a port; raise click.BadParameter for what is neither."""
+    if value is None:
+        return None
+    host, _, port = str(value).rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    is_number = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535
+    if not is_number or (":" in host and not bracketed):
+        hint = "; Kubernetes sets this variable for a Service of that name: enableServiceLinks: false keeps it away"
+        linked = str(value).startswith("tcp://")
+        raise click.BadParameter(
+            f"expected a port, such as 8080, or HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080{hint if linked else ''}"
+        )
+    return host[1:-1] if bracketed else host, int(port)
 
 
 def _setting(*names: str, **options: Any) -> Callable[[F], F]:
@@ -170,6 +187,13 @@ DECLARED: tuple[Callable[[Any], Any], ...] = (
         default="text",
         show_default=True,
         help="How to log it: text, or json for a JSON object in each line.",
+    ),
+    click.option(
+        "--health-port",
+        cls=AddressSetting,
+        metavar="[HOST:]PORT",
+        callback=read_address,
+        help="Answer GET /live and /ready there; without HOST on all interfaces.",
     ),
     shared_options(
         else_database="that of the queue; of a registry, DATABASE_URL or PG*",

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import attrs
 
+from graphile_worker_py import Health
 from graphile_worker_py._service import next_of
 from graphile_worker_py.cli._children import Child
 from graphile_worker_py.cli._configuration import Origins
@@ -66,6 +67,19 @@ class Supervisor:
             else:
                 self._pass_on(news)
         return max(self._codes, default=0)
+
+    def health(self) -> Health:
+        """Return the health of all together; any thread may ask."""
+        children = list(self._places.items())
+        told = [child.health for _, child in children if child is not None]
+        dead = [f"process {number}: it has died, and is started anew" for number, child in children if child is None]
+        return Health(
+            live=all(one.live for one in told),
+            ready=not self._stopping and not dead and bool(told) and all(one.ready for one in told),
+            stopping=self._stopping,
+            running=sum(one.running for one in told),
+            reasons=("stopping",) if self._stopping else (*dead, *(reason for one in told for reason in one.reasons)),
+        )
 
     def _start(self, number: int, deaths: int) -> None:
         if self._stopping:

@@ -28,6 +28,7 @@ from graphile_worker_py import (
 from graphile_worker_py.cli._configuration import PREFIX, Origins, as_toml, misspelt
 from graphile_worker_py.cli._logs import formatter, set_up_logging
 from graphile_worker_py.cli._options import Epilog, ExitCode, Settings, report
+from graphile_worker_py.cli._reports import Reports
 from graphile_worker_py.cli._run_options import RunOptions, run_options
 from graphile_worker_py.cli._supervisor import Supervisor
 from graphile_worker_py.cli._target import find_queue
@@ -60,13 +61,16 @@ def command(context: click.Context, /, **given: Any) -> int:
     parent = Origins.of(context).parent
     if parent is not None:
         parent.end_with()
-    elif options.processes > 1:
-        return supervise(context, options)
-    try:
-        pool = make_pool(context, options)
-    except KeyboardInterrupt:
-        return ExitCode.OK
-    return ended(pool, work(pool, once=options.once, shared=context.obj))
+    with Reports(options.health_port, parent) as reports:
+        if options.processes > 1 and parent is None:
+            return supervise(context, options, reports)
+        try:
+            pool = make_pool(context, options)
+            reports.log()
+        except KeyboardInterrupt:
+            return ExitCode.OK
+        reports.source = pool.health
+        return ended(pool, work(pool, once=options.once, shared=context.obj))
 
 
 def refuse_what_contradicts(context: click.Context, options: RunOptions) -> None:
@@ -109,13 +113,16 @@ def warn(context: click.Context) -> None:
         logger.warning("%s", mistake)
 
 
-def supervise(context: click.Context, options: RunOptions) -> int:
+def supervise(context: click.Context, options: RunOptions, reports: Reports) -> int:
     """Run so many workers under this process, which works on nothing itself; return the exit code for all."""
     reloads = find_crontab(options) is not None
     try:
         set_up_logging(options.log_level, options.log_format)
         warn(context)
-        return Supervisor(options.processes, Origins.of(context), once=options.once, reloads=reloads).run()
+        reports.log()
+        supervisor = Supervisor(options.processes, Origins.of(context), once=options.once, reloads=reloads)
+        reports.source = supervisor.health
+        return supervisor.run()
     except KeyboardInterrupt:  # before it had handlers of its own, and children
         return ExitCode.OK
 

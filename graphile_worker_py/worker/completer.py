@@ -76,6 +76,7 @@ class Completer(Service):
     def step(self) -> float | None:
         """Write all that waits; return at once if there is nothing."""
         while self._batch or self._waiting:
+            self.moved()
             self._fill_batch()
             self._write()
             self._batch, self._tried = [], False

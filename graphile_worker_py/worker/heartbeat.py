@@ -96,7 +96,8 @@ class Heart(Service):
     def step(self) -> float | None:
         """Give a sign of life; after dead_after without a gap in them, judge others."""
         if not self._registered:
-            return None
+            self._database.knock()
+            return self._interval
         began = now()
         if not self._database.run("beat", {"id": self._id}):
             logger.error("%s was declared dead after a silence: what it had not begun is given up", self._id)
@@ -151,7 +152,7 @@ class Sweeper(Service):
         if cleared:
             logger.warning("freed %s jobs that had been locked for more than four hours", cleared)
         while self._forget() and not self.stopping.is_set():
-            pass
+            self.moved()
         with suppress(SchemaMissing, NotSupported):  # where our own tables could not be made
             self._database.run("sweep_running")
         return random.uniform(*SWEEP_INTERVAL)  # noqa: S311 - no secret

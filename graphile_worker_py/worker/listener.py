@@ -99,6 +99,7 @@ class Listener(Service):
         connection.patience = min(connection.patience, self._ping_timeout)
         heard, asked = time.monotonic(), False
         while not self.stopping.is_set() and time.monotonic() < until:
+            self.moved()
             for notification in connection.notifies(timeout=0):
                 heard, asked = time.monotonic(), False
                 self.hear(notification)

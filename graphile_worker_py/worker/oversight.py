@@ -29,18 +29,19 @@ class Oversight:
 
     def start(self) -> None:
         """Start the services."""
-        for service in self._services():
+        for service in self.services():
             service.start()
 
     def stop(self) -> None:
         """End the services; all are told before the first is waited for."""
-        for service in self._services():
+        for service in self.services():
             service.ask()
-        for service in self._services():
+        for service in self.services():
             service.stop()
 
     def _do_hear(self) -> bool:
         return self.hears()
 
-    def _services(self) -> tuple[Deadlines, Cancellations, ProgressWriter]:
+    def services(self) -> tuple[Deadlines, Cancellations, ProgressWriter]:
+        """Return the three."""
         return self._deadlines, self._cancellations, self._progress

@@ -39,6 +39,7 @@ from graphile_worker_py.worker.completer import Completer
 from graphile_worker_py.worker.context import Helpers, JobContext
 from graphile_worker_py.worker.crew import Crew
 from graphile_worker_py.worker.executor import execute
+from graphile_worker_py.worker.health import Health, examine
 from graphile_worker_py.worker.heartbeat import Heart, Sweeper
 from graphile_worker_py.worker.limited_claims import LimitedClaims
 from graphile_worker_py.worker.listener import Listener
@@ -107,6 +108,7 @@ class WorkerPool:
         self._scheduler: Scheduler | None = None
         self._completer: Completer | None = None
         self._oversight: Oversight | None = None
+        self._kept: list[Service] = []
         self._claiming: list[Service] = []
         self._started = False
         self._stopped = False
@@ -237,6 +239,17 @@ class WorkerPool:
         """Return the jobs whose handlers are running."""
         return self._crew.running() if self._crew else []
 
+    def health(self) -> Health:
+        """Return whether its threads move and it takes jobs, and if not, why; it asks nobody, so ask it often."""
+        services = [*self._kept, *(self._oversight.services() if self._oversight else ())]
+        return examine(
+            services if self._claiming else [],
+            self.queue.database,
+            heartbeat=self._heartbeat,
+            stopping=self._stopped,
+            running=len(self.running()),
+        )
+
     def _start(self, *, once: bool) -> None:
         if not len(self.queue.tasks):
             raise UnknownTask(
@@ -299,11 +312,9 @@ class WorkerPool:
         )
         heart.register()
         self._stack = ExitStack()
-        heart.start()
-        self._stack.callback(heart.stop)
+        self._keep(heart, self._stack)
         self._stack.callback(self._see_what_stays_locked, heart)
-        completer.start()
-        self._stack.callback(completer.stop)
+        self._keep(completer, self._stack)
         self._stack.callback(self._handlers_database.close)
         self._stack.callback(self._helpers.close)
         self._oversight = Oversight(self.queue, self.id, self._crew.grips)
@@ -311,9 +322,7 @@ class WorkerPool:
         self._stack.callback(self._oversight.stop)
         self._crew.start()
         if self._stuck_after is not None:
-            watch = Watch(self._crew.at_work, after=self._stuck_after, events=self.queue.events)
-            watch.start()
-            self._stack.callback(watch.stop)
+            self._keep(Watch(self._crew.at_work, after=self._stuck_after, events=self.queue.events), self._stack)
         self._quiet.callback(local_queue.close)
         self._begin_claiming(local_queue)
         if not once:
@@ -324,17 +333,18 @@ class WorkerPool:
         database, put = self.queue.database, self._inbox.put
         listener = Listener(database, on_jobs=local_queue.wake, on_breaking=put, on_running=oversight.hear)
         oversight.hears = lambda: listener.hears
-        for service in (
-            Sweeper(database, forget=recorder.forget),
-            listener,
-            *([self._scheduler] if self._scheduler else []),
-        ):
-            self._begin_claiming(service)
+        for service in (Sweeper(database, forget=recorder.forget), listener, self._scheduler):
+            if service is not None:
+                self._begin_claiming(service)
+
+    def _keep(self, service: Service, stack: ExitStack) -> None:
+        service.start()
+        self._kept.append(service)
+        stack.callback(service.stop)
 
     def _begin_claiming(self, service: Service) -> None:
-        service.start()
         self._claiming.append(service)
-        self._quiet.callback(service.stop)
+        self._keep(service, self._quiet)
 
     def _see_what_stays_locked(self, heart: Heart) -> None:
         heart.leaves_jobs = self.leaves_jobs()
