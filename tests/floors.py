@@ -9,7 +9,9 @@ _DJANGO_MIGRATIONS = tuple(f"contrib.django.migrations.{path.stem}" for path in 
 
 # From the roof down. A module imports only from floors below its own; "" is the package itself (its __init__.py).
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("__main__", "contrib.django"),
+    ("__main__", "contrib.django", "contrib.flask", "contrib.flask.current"),
+    ("contrib.flask.extension",),
+    ("contrib.flask.command_line", "contrib.flask.settings"),
     (
         *("contrib.django.admin", "contrib.django.apps", "contrib.django.backend", "contrib.django.migrations"),
         *_DJANGO_MIGRATIONS,

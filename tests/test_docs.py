@@ -36,6 +36,7 @@ import attrs
 import click
 import psycopg
 import pytest
+from urls import as_url
 
 import graphile_worker_py
 from graphile_worker_py import JobContext, Queue, Task, Tasks, WorkerPool
@@ -163,8 +164,7 @@ class Page:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.where = path.name
-        self.screen = Screen("", lambda: None)
-        self.process: subprocess.Popen[str] | None = None
+        self.screen, self.process = Screen("", lambda: None), None
         self.session = sys.modules["session"] = types.ModuleType("session")
         sys.path.insert(0, os.getcwd())
 
@@ -253,7 +253,7 @@ def run_here(path: Path, deadline: float) -> int:
 def run_page(page: Path, room: Path, url: str, deadline: float = DEADLINE) -> None:
     """Run a page in a process of its own; fail with what it says is wrong."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))}
-    environment |= {"DATABASE_URL": url, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error"}
+    environment |= {"DATABASE_URL": url and as_url(url), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = (sys.executable, __file__, str(page), str(deadline))
     done = subprocess.run(command, cwd=room, env=environment, capture_output=True, text=True, check=False)
@@ -372,7 +372,7 @@ def test_every_page_is_linked_from_the_readme_and_from_the_index() -> None:
 
 def test_every_public_name_is_documented() -> None:
     internal = {"bind", "get", "identifiers", "prepare", "database", "left_to_the_row", "wait_for_helpers"}
-    internal |= {"limit", "end", "told", "complete_spec"}  # all of these are for other modules of the package
+    internal |= {"limit", "end", "told", "complete_spec", "drop_helpers"}  # these are for other modules of ours
     names = {name for name in graphile_worker_py.__all__ if not name.startswith("__")}
     for kind in (Queue, WorkerPool, JobContext, Tasks, Task):
         names |= {name for name in vars(kind) if not name.startswith("_")} - internal

@@ -7,7 +7,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import (
     InvalidRequestError,
@@ -16,6 +15,7 @@ from sqlalchemy.exc import (
     UnboundExecutionError,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+from urls import as_url
 
 from graphile_worker_py import InvalidJobSpec, JobContext, JobSpec, NotSupported, Queue, WorkerPool
 from graphile_worker_py.testing import drain
@@ -36,16 +36,10 @@ class Order(Base):
     name: Mapped[str] = mapped_column(unique=True)
 
 
-def engine_url(conninfo: str, driver: str) -> str:
-    part = conninfo_to_dict(conninfo)
-    user = f"{part['user']}:{part.get('password', '')}"
-    return f"postgresql+{driver}://{user}@/{part['dbname']}?host={part['host']}&port={part['port']}"
-
-
 @pytest.fixture(params=["psycopg", "psycopg2"])
 def engine(request: pytest.FixtureRequest, migrated_url: str) -> Iterator[Engine]:
     """Return an engine, by each driver, of the database of the test."""
-    engine = create_engine(engine_url(migrated_url, request.param))
+    engine = create_engine(as_url(migrated_url, request.param))
     Base.metadata.create_all(engine)
     yield engine
     engine.dispose()

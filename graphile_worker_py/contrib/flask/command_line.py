@@ -1,0 +1,48 @@
+"""`flask worker`: the commands of graphile-worker-py, on the queue and the tasks of the application.
+
+What comes after `worker` is read by the same code as the console script's. Options go first, then the environment, then
+app.config, then a file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+NAME = "graphile_worker"  # in app.extensions
+TARGET = "graphile_worker_py.contrib.flask.current:queue"
+
+
+@click.command(
+    "worker",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    add_help_option=False,
+)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@with_appcontext
+def worker_command(words: tuple[str, ...]) -> None:
+    """Work on jobs (run), add, list and change them; `flask worker --help` has it all."""
+    from graphile_worker_py.cli import main  # takes longer to import than all else here; web processes do without
+
+    name = next((word for word in words if not word.startswith("-")), "")
+    arguments = list(words)
+    if name == "run":
+        arguments.insert(words.index(name) + 1, TARGET)
+    main(arguments, prog_name="flask worker", default_map={name: _defaults(main, name)})
+
+
+def _defaults(main: click.Group, name: str) -> dict[str, Any]:
+    """Return what a command takes where nothing is said: of the worker how to work, of others where the jobs are.
+
+    A group of commands hands each the same.
+    """
+    attached = current_app.extensions[NAME]
+    if name == "run":
+        return dict(attached.run)
+    source = attached.queue.database.source
+    place = {"schema": attached.queue.schema} | ({"database": source} if isinstance(source, str) else {})
+    command = main.get_command(click.Context(main), name)
+    return dict.fromkeys(getattr(command, "commands", ()), place) or place
