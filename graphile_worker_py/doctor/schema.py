@@ -70,7 +70,7 @@ def rights(visit: Visit) -> Iterator[Finding]:
         yield ok(f"role {visit.settings['role']} may do all that a worker does")
         return
     yield warning(
-        f"role {visit.settings['role']} cannot run a worker, it lacks {listed([what for what, _ in found])}",
+        f"role {visit.settings['role']} cannot run a worker, it lacks {listed([what for what, _ in found], most=3)}",
         "connect workers as the owner of the schema; what this role lacks could be granted, row security aside",
         *[mend for _, mend in found],
     )

@@ -61,9 +61,7 @@ class Visit:
         except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable) as error:
             raise Unseen(f"{_first_line(error)}: look again when the server is less busy") from error
         except NotSupported as error:
-            raise Unseen(
-                f"{_first_line(error.__cause__ or error)}: look as the role that workers connect as"
-            ) from error
+            raise Unseen(f"{_first_line(error)}: look as the role that workers connect as") from error
         except (psycopg.Error, GraphileWorkerError) as error:
             if self.connection.closed:
                 raise
@@ -86,6 +84,8 @@ class Visit:
 
 
 def _first_line(error: BaseException) -> str:
-    """Return what an error says without PostgreSQL's detail, which quotes rows."""
+    """Return what PostgreSQL says, also where that was translated, without its detail, which quotes rows."""
+    while isinstance(error, NotSupported) and error.__cause__ is not None:
+        error = error.__cause__
     said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     return said or str(error).split("\n", 1)[0] or type(error).__name__

@@ -11,6 +11,7 @@ from graphile_worker_py.doctor.findings import SEVERAL, Finding, age, listed, no
 from graphile_worker_py.doctor.visit import Unseen, Visit
 
 JOBS, TASKS, QUEUES, POOLS = "_private_jobs", "_private_tasks", "_private_job_queues", "_private_py_pools"
+FIRST = 1_000  # ready jobs of each priority are looked at
 FOUR_HOURS = 4 * 3600.0
 BY_INDEX = ("enable_seqscan", "enable_bitmapscan", "enable_sort")
 
@@ -88,7 +89,9 @@ def waiting(visit: Visit) -> Iterator[Finding]:
     if not found:
         yield ok("no ready job waits for long")
         return
-    told = listed([f"{task} ({jobs:,}, for up to {age(seconds)})" for task, jobs, seconds in found])
+    told = listed(
+        [f"{task} ({jobs:,}{'+' * (jobs >= FIRST)}, for up to {age(seconds)})" for task, jobs, seconds in found]
+    )
     yield warning(
         f"ready jobs wait to be run: {told}",
         "see that a worker with these tasks runs, and whether more of them are needed; jobs also wait for their named "

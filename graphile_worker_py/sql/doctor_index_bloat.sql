@@ -1,5 +1,6 @@
 -- The bytes of each of our indexes, and an estimate of what its entries would take in a new one: 12 bytes for each and its
--- columns, pages two thirds full. How wide texts are is known from the statistics, else taken to be 64 bytes.
+-- columns, pages two thirds full. How wide texts are is known from the statistics, else taken to be 64 bytes. Indexes
+-- that have doubled since they were last counted are left out.
 select i.relname::text, pg_relation_size(i.oid), (8192 + greatest(i.reltuples, 0) * (12 + columns.width) * 1.5)::float8,
     format('reindex index concurrently %I.%I', n.nspname, i.relname)
 from pg_catalog.pg_index as x
@@ -18,5 +19,6 @@ cross join lateral (
     from pg_catalog.pg_attribute as a
     where a.attrelid = i.oid
 ) as columns
-where n.nspname = %(schema)s::name and starts_with(t.relname::text, '_private_') and i.relpages > 0 and i.reltuples >= 0
+where n.nspname = %(schema)s::name and starts_with(t.relname::text, '_private_') and i.reltuples >= 0
+    and i.relpages > pg_relation_size(i.oid) / 8192 / 2
 order by i.relname

@@ -1,4 +1,4 @@
--- Of the jobs that are ready, the first few thousand of each priority, in the order in which they are claimed: how many of
+-- Of the jobs that are ready, the first thousand of each priority, in the order in which they are claimed: how many of
 -- each task, and for how many seconds the oldest. Where jobs are claimed at all, none stays there for long.
 with recursive priorities (priority, number) as (
     (
@@ -26,7 +26,7 @@ cross join lateral (
     from {schema}._private_jobs as j
     where j.is_available and j.priority = p.priority and j.run_at <= now()
     order by j.run_at
-    limit 5000
+    limit 1000
 ) as first
 join {schema}._private_tasks as t on t.id = first.task_id
 group by t.identifier
