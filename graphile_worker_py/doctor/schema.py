@@ -69,11 +69,18 @@ def rights(visit: Visit) -> Iterator[Finding]:
     if not found:
         yield ok(f"role {visit.settings['role']} may do all that a worker does")
         return
-    yield warning(
-        f"role {visit.settings['role']} cannot run a worker, it lacks {listed([what for what, _ in found], most=3)}",
-        "connect workers as the owner of the schema; what this role lacks could be granted, row security aside",
-        *[mend for _, mend in found],
-    )
+    role, lacks = visit.settings["role"], listed([what for what, _ in found], most=3)
+    if any(what.endswith("insert, update, delete on _private_jobs") for what, _ in found):
+        yield note(
+            f"role {role} can at most look: to run a worker it lacks {lacks}",
+            f"make it one, if it is to be one: graphile-worker-py roles --grant worker={role}",
+        )
+    else:
+        yield warning(
+            f"role {role} cannot run a worker, it lacks {lacks}",
+            f"grant that, or what all workers need: graphile-worker-py roles --grant worker={role}",
+            *[mend for _, mend in found],
+        )
 
 
 def row_security(visit: Visit) -> Iterator[Finding]:
@@ -84,7 +91,7 @@ def row_security(visit: Visit) -> Iterator[Finding]:
     yield problem(
         f"row security hides the rows of {listed(list(visit.hidden))} from role {visit.settings['role']}, which may "
         "ask for them: it gets no error, it sees an empty queue",
-        "connect as the owner of the schema, or give the role a policy",
+        "connect as the owner of the schema, or as a role that graphile-worker-py roles has made, or give it a policy",
         *visit.hidden.values(),
     )
 

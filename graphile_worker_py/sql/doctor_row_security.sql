@@ -12,8 +12,10 @@ where n.nspname = %(schema)s::name and c.relkind in ('r', 'p') and c.relrowsecur
     and exists (
         select
         from (values ('select', 'r'), ('update', 'w'), ('delete', 'd')) as command (privilege, letter)
-        where has_table_privilege(c.oid, command.privilege)
-            and not exists (
+        where (
+                has_table_privilege(c.oid, command.privilege)
+                or command.privilege <> 'delete' and has_any_column_privilege(c.oid, command.privilege)
+            ) and not exists (
                 select
                 from pg_catalog.pg_policy as p
                 where p.polrelid = c.oid and p.polpermissive and p.polcmd::text in ('*', command.letter)
