@@ -92,7 +92,7 @@ class Recorder:
                 "errors": [None if what == "completed" else o.error for o, what in runs],
                 "over": ",".join(over[:300]) or None,  # the others are found by looking
             }
-            self._database.run("record_runs", parameters, connection=connection)
+            self._database.run_on(connection, "record_runs", parameters)
 
     def forget(self) -> bool:
         """Delete some of what has expired, whoever kept it; say whether there may be more."""

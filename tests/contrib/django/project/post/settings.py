@@ -19,7 +19,7 @@ def _choose_psycopg2() -> None:
     """Have Django use the older driver, which it does where the newer one is not installed."""
     newer = sys.modules["psycopg"]
     sys.modules["psycopg"] = None  # type: ignore[assignment]
-    import django.db.backends.postgresql.psycopg_any  # noqa: F401
+    import django.db.backends.postgresql.base  # noqa: F401
 
     sys.modules["psycopg"] = newer
 
