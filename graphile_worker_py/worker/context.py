@@ -146,6 +146,11 @@ class JobContext:
         return logging.LoggerAdapter(logging.getLogger(f"graphile_worker_py.task.{job.task_identifier}"), extra)
 
     @property
+    def completed(self) -> bool:
+        """Return whether the handler has completed its job in a transaction, which may not have been committed yet."""
+        return self._decided
+
+    @property
     def cancelled(self) -> threading.Event:
         """Return an event that is set when the handler is to end: time is over, it was cancelled, or the pool stops."""
         event = self._event

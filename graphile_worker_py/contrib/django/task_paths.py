@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from django.apps import apps
-from django.db import Error, close_old_connections
+from django.db import Error, close_old_connections, connections
 
 from graphile_worker_py._service import Service
 from graphile_worker_py.contrib.django.app_queue import queue
@@ -38,7 +38,7 @@ def find_task(path: str) -> Any:
         try:
             found = getattr(import_module(module), name, None)
         except Exception as error:
-            logger.warning("a job names the task %s, which cannot be imported: %s", path, error)
+            logger.warning("jobs of the task %s stay where they are, for it cannot be imported: %s", path, error)
             return None
         known = queue.tasks.get(path)  # its module may have it under another name
         if known is None:
@@ -64,8 +64,12 @@ class Finder(Service):
             close_old_connections()
         return LOOK_EVERY
 
+    def on_stop(self) -> None:
+        """Close what Django has opened for this thread."""
+        connections.close_all()
+
     def look(self) -> None:
-        """Look for identifiers that have jobs and no handler here, and register the tasks that they name."""
+        """Look for identifiers that have no handler here, and register the tasks that they name."""
         known = [*queue.tasks.identifiers(), *self._seen]
         for (identifier,) in queue.database.run("unknown_tasks", {"known": known}):
             self._seen.add(identifier)

@@ -57,6 +57,7 @@ class Record:
     return_value: Any = None
 
 
+DONE = TaskResultStatus.SUCCESSFUL
 TIMES = ("enqueued_at", "started_at", "last_attempted_at", "finished_at")
 
 
@@ -86,10 +87,11 @@ def record_of(result: Any) -> str:
     return as_json(plain(result))
 
 
-def plain(result: Any) -> dict[str, Any]:
-    """Return a TaskResult as data."""
+def plain(result: Any, *, done_at: datetime | None = None) -> dict[str, Any]:
+    """Return a TaskResult as data; `done_at`: as it will be if its task is done then, and returns None."""
     errors = [{"exception_class_path": e.exception_class_path, "traceback": e.traceback} for e in result.errors]
     times = {name: (at := getattr(result, name)) and in_utc(at).isoformat() for name in TIMES}
+    end = {} if done_at is None else {"status": DONE.value, "finished_at": in_utc(done_at).isoformat()}
     return {
         "task": result.task.module_path,
         "status": TaskResultStatus(result.status).value,
@@ -102,6 +104,7 @@ def plain(result: Any) -> dict[str, Any]:
         "errors": errors[-MOST_ERRORS:],
         "worker_ids": result.worker_ids,
         "return_value": result._return_value,
+        **end,
     }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import psycopg
 from asgiref.sync import async_to_sync
+from django.db import Error
 from django.utils import timezone
 
 from graphile_worker_py.contrib.django.app_queue import queue
@@ -44,6 +45,8 @@ from graphile_worker_py.worker.context import JobContext
 from graphile_worker_py.worker.executor import describe
 
 LOOK_EVERY = 0.2  # seconds between looks whether a coroutine is to end
+
+NOT_KEPT = (GraphileWorkerError, Error, psycopg.Error)  # over whichever connection the queue of a handler goes
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +91,16 @@ class Attempt:
     def run(self) -> dict[str, Any] | None:
         """Call the function, and tell what comes of it; return what is kept, and raise what it raises."""
         task_started.send_robust(sender=self._sender, task_result=self.result)
+        keeps = self._registered.keep_result is not None
+        if keeps:  # a task that completes its job in a transaction has its record written by that, before it returns
+            self._ctx.result = plain(self.result, done_at=timezone.now())
         try:
             returned = self._returned(self._called())
         except BaseException as error:
             self._fail(error)
             raise
         self._set(_return_value=returned, status=TaskResultStatus.SUCCESSFUL, finished_at=timezone.now())
-        kept = None if self._registered.keep_result is None else plain(self.result)
+        kept = plain(self.result) if keeps and not self._ctx.completed else None
         task_finished.send_robust(sender=self._sender, task_result=self.result)
         return kept
 
@@ -104,7 +110,7 @@ class Attempt:
             return None
         try:
             return stored(self._ctx.queue.database, self._ctx.job.id)[1]
-        except (psycopg.Error, GraphileWorkerError) as error:
+        except NOT_KEPT as error:
             logger.warning("the earlier attempts of job %s are not known: %s", self._ctx.job.id, error)
             return None
 
@@ -153,7 +159,7 @@ class Attempt:
         if keep_for is not None:
             try:
                 keep_attempt(ctx.queue.database, self.result, ctx.job, keep_for=keep_for)
-            except (psycopg.Error, GraphileWorkerError) as error:
+            except NOT_KEPT as error:
                 logger.warning("attempt %s of job %s is not kept: %s", ctx.job.attempts, ctx.job.id, error)
 
     def _set(self, **fields: Any) -> None:

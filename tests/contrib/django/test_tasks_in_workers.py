@@ -17,7 +17,7 @@ from pigeon.models import Letter
 
 from contrib.django.conftest import PROJECT
 from graphile_worker_py import JobFailedForGood, WorkerPool
-from graphile_worker_py.contrib.django import queue, worker_queue
+from graphile_worker_py.contrib.django import forget_jobs, queue, worker_queue
 from graphile_worker_py.contrib.django.conf import conninfo
 from graphile_worker_py.contrib.django.tasks_framework import TaskResultStatus
 
@@ -36,10 +36,7 @@ class Workers(TransactionTestCase):
     """What is added is committed, and so is what tasks do."""
 
     def setUp(self) -> None:
-        self.addCleanup(self.forget_jobs)
-
-    def forget_jobs(self) -> None:
-        queue.complete_jobs([job.id for job in queue.jobs()])
+        self.addCleanup(forget_jobs)
 
     def wait_for(self, result, seconds: float = 20) -> None:
         """Wait until a task is over, as somebody might who has no worker at hand; what it kept is for get_result."""
@@ -95,6 +92,16 @@ class Workers(TransactionTestCase):
         deadline = time.monotonic() + 20
         while others := self.other_sessions():  # a session is counted until its process has ended
             assert time.monotonic() < deadline, others
+
+    def test_one_that_completes_its_job_in_the_transaction_of_the_orm(self) -> None:
+        done = errands.complete_together.enqueue("ann")
+        undone = errands.complete_together.using(max_attempts=1).enqueue("bo", fails=True)
+        with worker(), self.assertNoLogs("graphile_worker_py.task"):
+            self.wait_for(done)
+            self.wait_for(undone)
+        assert (done.status, done.return_value, done.attempts) == (TaskResultStatus.SUCCESSFUL, None, 1)
+        assert (undone.status, undone.errors[0].exception_class) == (TaskResultStatus.FAILED, ValueError)
+        assert [letter.to for letter in Letter.objects.all()] == ["ann"]
 
     def test_a_job_key_across_transactions(self) -> None:
         with transaction.atomic():

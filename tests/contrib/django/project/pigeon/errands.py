@@ -4,6 +4,8 @@ import asyncio
 import threading
 from datetime import timedelta
 
+from django.db import connection, transaction
+
 from graphile_worker_py import Backoff, GiveUp, RetryLater, Snooze
 from pigeon.models import Letter
 
@@ -51,6 +53,16 @@ def steer(context, how):
         Letter.objects.create(to=how)
         raise {"give up": GiveUp("no use"), "later": RetryLater(1), "snooze": Snooze(1)}[how]
     return context.attempt
+
+
+@task(backend="kept", takes_context=True)
+def complete_together(context, to, fails=False):
+    """Write a letter in the transaction that completes the job."""
+    with transaction.atomic():
+        Letter.objects.create(to=to)
+        context.job_context.complete(connection)
+        if fails:
+            raise ValueError("after all")
 
 
 @task(backend="kept")
