@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Two installs into one environment at a time would trip over each other, so `make -j` changes nothing here.
 .NOTPARALLEL:
-.PHONY: help setup demo test test-interop lint types bench bench-scale drills build clean
+.PHONY: help setup demo example-django test test-interop lint types bench bench-scale drills build clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,9 @@ setup: $(VENV)/.installed-dev ## Make the environment, with everything that deve
 
 demo: $(VENV)/.installed-demo ## Run the notifications example, in half a minute, in DATABASE_URL or else a PostgreSQL of its own
 	$(BIN)/graphile-worker-py demo $(ARGS)
+
+example-django: $(VENV)/.installed-embedded $(VENV)/.installed-django ## Start a shop made with Django, in DATABASE_URL or else a PostgreSQL of its own
+	$(BIN)/python examples/django_shop/start.py $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run every test, against DATABASE_URL or else a PostgreSQL of its own
 	$(BIN)/python -m pytest $(ARGS)

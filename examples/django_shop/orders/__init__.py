@@ -1,0 +1,1 @@
+"""The app: products, orders, and what workers do about them."""
