@@ -85,15 +85,18 @@ class Record:
             return False
         if any(first.began < since + PRELUDE and second.began > since + self.silence for since, _ in life.silences):
             return False
-        if self.taken_before(second, first):
+        if self.held_up(second):
             return False
         return not any(fault.loses and fault.covers(first) for fault in self.faults)
 
-    def taken_before(self, second: Attempt, first: Attempt) -> bool:
-        """Say whether an attempt that began later was taken earlier, and held up by a fault that hit its worker."""
-        return second.number < first.number and any(
-            fault.repeats and fault.hit(second.worker) and fault.began <= second.began <= fault.ended + IN_FLIGHT
+    def held_up(self, attempt: Attempt) -> bool:
+        """Say whether an attempt began after the next one of its job, held up by a fault that hit its worker."""
+        return any(
+            fault.repeats and fault.hit(attempt.worker) and fault.began <= attempt.began <= fault.ended + IN_FLIGHT
             for fault in self.faults
+        ) and any(
+            other.n == attempt.n and other.number > attempt.number and other.began < attempt.began
+            for other in self.attempts
         )
 
 
@@ -203,7 +206,7 @@ def repeated(record: Record) -> Iterator[str]:
     """What was done is done again only where its outcome was in flight at a fault that hit its holder."""
     excuses = [fault for fault in record.faults if fault.repeats or fault.loses]
     for first, second in repeats(record):
-        if not any(fault.covers(first) for fault in excuses) and not record.taken_before(second, first):
+        if not any(fault.covers(first) for fault in excuses) and not record.held_up(second):
             yield (
                 f"job {first.n} was done by {first.worker} at {first.ended or 0:.3f} "
                 f"and begun again on {second.worker} at {second.began:.3f}, with no fault in between"

@@ -38,6 +38,8 @@ def fine() -> Record:
             Add(n=10, queue="q"),
             Add(n=11),
             Add(n=12),
+            Add(n=13, queue="r"),
+            Add(n=14, queue="r"),
         ],
         attempts=[
             done(1, 1.0),
@@ -54,6 +56,9 @@ def fine() -> Record:
             done(10, 85.0, 130.0, number=2, last_error=VANISHED),
             done(12, 90.0, number=2, last_error=VANISHED),
             done(12, 120.1, worker="silent"),  # taken before the silence, the handler called after it
+            done(13, 91.0, number=2, last_error=VANISHED),
+            done(14, 119.9, 120.5),
+            done(13, 120.2, worker="silent"),  # the same, while its queue has gone on
         ],
         losses=[Loss(n=10, worker="silent", at=121.1)],
         faults=[
@@ -134,6 +139,10 @@ def repeat_what_began_after_the_fault(record: Record) -> None:
     change(record, lambda a: a.n == 11 and a.number == 1, began=10.1, ended=10.2)
 
 
+def run_beside_the_next_of_its_queue(record: Record) -> None:
+    record.attempts.remove(done(13, 91.0, number=2, last_error=VANISHED))
+
+
 def repeat_what_was_claimed_after_the_silence(record: Record) -> None:
     change(record, lambda a: a.n == 12 and a.number == 1, number=3, last_error=VANISHED)
 
@@ -208,6 +217,7 @@ def change(record: Record, which: Callable[[Attempt], bool], **values: object) -
         (repeat_long_after_the_silence, "job 12 was done by"),
         (overlap_in_a_queue, "queue 'q': job 3 began"),
         (overlap_in_a_queue_with_the_one_before_the_last, "queue 'q': job 10 began"),
+        (run_beside_the_next_of_its_queue, "queue 'r': job 13 began"),
         (overtake_in_a_queue, "queue 'q': job 2 began after 3"),
         (charge_an_attempt, "job 1: attempt 2"),
         (charge_too_many_attempts, "job 9: attempt 4"),
