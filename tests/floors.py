@@ -32,7 +32,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli", "testing"),
     ("cli.add", "cli.cancel", "cli.crontab", "cli.demo", "cli.history", "cli.migrate", "cli.progress", "cli.run"),
     ("cli.doctor", "cli.roles", "cli.stats", "cli.tasks"),
-    ("cli._supervisor", "cli._output"),
+    ("cli._reload", "cli._supervisor", "cli._output"),
     ("cli._children", "cli._reports", "cli._run_options"),
     ("cli._configuration", "cli._health_server", "cli._target"),
     ("cli._logs", "cli._options", "cli._parent", "cli._systemd"),

@@ -7,6 +7,7 @@ would end the grace.
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import attrs
 from graphile_worker_py import Health
 from graphile_worker_py.cli._parent import Parent
 
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SILENCE = 60.0  # seconds; a child tells of itself once a second, and even an import lets it
 
 
@@ -58,12 +60,12 @@ class Child:
 
     @property
     def health(self) -> Health:
-        """Return what it has told last of itself, each reason with its number; it is not live if it is silent."""
+        """Return what it has told last of itself; it is not live if it is silent."""
         silence = time.monotonic() - self._told_at
         told = self._told or Health()
-        if silence > SILENCE:
-            told = attrs.evolve(told, live=False, ready=False, reasons=(f"silent for {silence:.0f} s",))
-        return attrs.evolve(told, reasons=tuple(f"process {self.number}: {reason}" for reason in told.reasons))
+        if silence <= SILENCE:
+            return told
+        return attrs.evolve(told, live=False, ready=False, reasons=(f"silent for {silence:.0f} s",))
 
     def signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
@@ -82,3 +84,18 @@ class Child:
         with suppress(OSError):
             self._link.shutdown(socket.SHUT_RDWR)  # what it has started may hold the other end
         self._on_end(self)
+
+
+def exit_code(child: Child, *, told: bool = False) -> int:
+    """Return the code that a child has ended with, as a shell counts; 0 for one that died of what it was told by."""
+    code = child.code
+    if told and -code in PASSED_ON:  # before it had a handler
+        return 0
+    return code if code >= 0 else 128 - code
+
+
+def tell_of_signals(tell: Callable[[int], object], *, reloads: bool) -> None:
+    """Call `tell` with each signal to stop, and SIGHUP; but one that nohup ignores where it would stop us."""
+    for number in PASSED_ON:
+        if number != signal.SIGHUP or reloads or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: tell(number))

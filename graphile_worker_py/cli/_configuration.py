@@ -124,7 +124,7 @@ def read_file(context: click.Context, parameter: click.Parameter, path: str | No
     """Let click look for settings in a file, if there is one; raise click.UsageError for what is wrong in it."""
     origins = Origins.of(context)
     origins.parent = Parent.of_environment()
-    if origins.parent is not None:
+    if origins.parent is not None and origins.parent.found is not None:
         origins.file, origins.found = origins.parent.file, origins.parent.found
     else:
         origins.file, table = _find(path)

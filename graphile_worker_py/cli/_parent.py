@@ -21,11 +21,11 @@ SUPERVISED = "GRAPHILE_WORKER_SUPERVISED"
 
 @attrs.frozen
 class Parent:
-    """What a parent hands down: the number of this child, and the settings of the file it has read."""
+    """What a parent hands down: the number of this child, and the settings of a file; None: it reads them itself."""
 
     number: int
-    file: str | None
-    found: dict[str, Any]
+    file: str | None = None
+    found: dict[str, Any] | None = None
 
     @staticmethod
     def of_environment() -> Parent | None:

@@ -29,6 +29,7 @@ class RunOptions:
     concurrency: int
     processes: int
     once: bool
+    reload: bool
     poll_interval: float
     grace: float
     stuck_after: float
@@ -129,6 +130,11 @@ DECLARED: tuple[Callable[[Any], Any], ...] = (
         help="Worker processes, each with so many jobs at a time; what dies is started anew.",
     ),
     click.option("--once", is_flag=True, help="Run what is ready, print a summary, and end."),
+    _setting(
+        "--reload/--no-reload",
+        default=False,
+        help="For development: start the worker anew when a file of Python's, the crontab or a setting has changed.",
+    ),
     _setting(
         "--poll-interval",
         metavar="S",

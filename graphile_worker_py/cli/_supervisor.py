@@ -11,13 +11,12 @@ import logging
 import queue
 import signal
 import threading
-from collections.abc import Callable
 
 import attrs
 
 from graphile_worker_py import Health
 from graphile_worker_py._service import next_of
-from graphile_worker_py.cli._children import Child
+from graphile_worker_py.cli._children import Child, exit_code, tell_of_signals
 from graphile_worker_py.cli._configuration import Origins
 from graphile_worker_py.cli._options import ExitCode
 from graphile_worker_py.cli._parent import Parent
@@ -25,7 +24,6 @@ from graphile_worker_py.cli._parent import Parent
 logger = logging.getLogger(__name__)
 
 HOPELESS = (ExitCode.USAGE, ExitCode.NO_SCHEMA, ExitCode.TOO_NEW, ExitCode.NOT_THERE)
-PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SETTLED = 30.0  # seconds: a child that lived so long is started anew at once
 LONGEST_BACKOFF = 30.0
 
@@ -71,14 +69,15 @@ class Supervisor:
     def health(self) -> Health:
         """Return the health of all together; any thread may ask."""
         children = list(self._places.items())
-        told = [child.health for _, child in children if child is not None]
+        told = [(child.number, child.health) for _, child in children if child is not None]
+        reasons = [f"process {number}: {reason}" for number, one in told for reason in one.reasons]
         dead = [f"process {number}: it has died, and is started anew" for number, child in children if child is None]
         return Health(
-            live=all(one.live for one in told),
-            ready=not self._stopping and not dead and bool(told) and all(one.ready for one in told),
+            live=all(one.live for _, one in told),
+            ready=not self._stopping and not dead and bool(told) and all(one.ready for _, one in told),
             stopping=self._stopping,
-            running=sum(one.running for one in told),
-            reasons=("stopping",) if self._stopping else (*dead, *(reason for one in told for reason in one.reasons)),
+            running=sum(one.running for _, one in told),
+            reasons=("stopping",) if self._stopping else (*dead, *reasons),
         )
 
     def _start(self, number: int, deaths: int) -> None:
@@ -99,8 +98,7 @@ class Supervisor:
         hopeless = code in HOPELESS or (code == ExitCode.UNREACHABLE and young and not child.deaths)
         if self._stopping or self._once or hopeless:
             del self._places[child.number]
-            told = self._stopping and -code in PASSED_ON  # before it had a handler: that is what was asked of it
-            self._codes.append(0 if told else code if code >= 0 else 128 - code)
+            self._codes.append(exit_code(child, told=self._stopping))
             if hopeless and not self._stopping:
                 self._pass_on(signal.SIGTERM)
             return
@@ -111,10 +109,3 @@ class Supervisor:
         timer = threading.Timer(delay, self._news.put, [Vacancy(child.number, deaths)])
         timer.daemon = True
         timer.start()
-
-
-def tell_of_signals(tell: Callable[[int], object], *, reloads: bool) -> None:
-    """Call `tell` with each signal to stop, and SIGHUP; but one that nohup ignores where it would stop us."""
-    for number in PASSED_ON:
-        if number != signal.SIGHUP or reloads or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda number, frame: tell(number))

@@ -28,6 +28,7 @@ from graphile_worker_py import (
 from graphile_worker_py.cli._configuration import PREFIX, Origins, as_toml, misspelt
 from graphile_worker_py.cli._logs import formatter, set_up_logging
 from graphile_worker_py.cli._options import Epilog, ExitCode, Settings, report
+from graphile_worker_py.cli._reload import Reloader
 from graphile_worker_py.cli._reports import Reports
 from graphile_worker_py.cli._run_options import RunOptions, run_options
 from graphile_worker_py.cli._supervisor import Supervisor
@@ -62,8 +63,8 @@ def command(context: click.Context, /, **given: Any) -> int:
     if parent is not None:
         parent.end_with()
     with Reports(options.health_port, parent) as reports:
-        if options.processes > 1 and parent is None:
-            return supervise(context, options, reports)
+        if parent is None and (options.processes > 1 or (options.reload and not options.once)):
+            return look_after(context, options, reports)
         try:
             pool = make_pool(context, options)
             reports.log()
@@ -79,6 +80,10 @@ def refuse_what_contradicts(context: click.Context, options: RunOptions) -> None
         raise click.UsageError("nothing to run: give MODULE:ATTRIBUTE, --tasks DIR, or both")
     if options.once and is_asked_for(context, "crontab"):
         raise click.UsageError("--once runs what is ready and ends, so it follows no --crontab")
+    if options.once and is_asked_for(context, "reload"):
+        raise click.UsageError("--once runs what is ready and ends, so there is nothing to --reload")
+    if options.reload and options.processes > 1 and not options.once:
+        raise click.UsageError("--reload looks after one process, so it does not go with --processes")
 
 
 def is_asked_for(context: click.Context, name: str) -> bool:
@@ -113,18 +118,27 @@ def warn(context: click.Context) -> None:
         logger.warning("%s", mistake)
 
 
-def supervise(context: click.Context, options: RunOptions, reports: Reports) -> int:
-    """Run so many workers under this process, which works on nothing itself; return the exit code for all."""
-    reloads = find_crontab(options) is not None
+def look_after(context: click.Context, options: RunOptions, reports: Reports) -> int:
+    """Run workers under this process, which works on nothing itself; return the exit code for all."""
     try:
         set_up_logging(options.log_level, options.log_format)
         warn(context)
         reports.log()
-        supervisor = Supervisor(options.processes, Origins.of(context), once=options.once, reloads=reloads)
-        reports.source = supervisor.health
-        return supervisor.run()
+        parent = make_parent(Origins.of(context), options)
+        reports.source = parent.health
+        return parent.run()
     except KeyboardInterrupt:  # before it had handlers of its own, and children
         return ExitCode.OK
+
+
+def make_parent(origins: Origins, options: RunOptions) -> Supervisor | Reloader:
+    """Return what looks after so many processes, or after one and its files."""
+    crontab = find_crontab(options)
+    if options.processes > 1:
+        return Supervisor(options.processes, origins, once=options.once, reloads=crontab is not None)
+    files = [path for path in (origins.file, crontab or "crontab") if path is not None]
+    folders = [] if options.tasks is None else [options.tasks]
+    return Reloader(files, folders, reloads=crontab is not None)
 
 
 def find_crontab(options: RunOptions) -> str | None:
