@@ -23,6 +23,7 @@ COMMANDS = (
     "run",
     "stats",
     "tasks",
+    "top",
     "doctor",
     "progress",
     "cancel",
