@@ -1,7 +1,9 @@
--- Of each of our tables: whether autovacuum comes to it, whether it has a threshold of its own, and what changes the one
--- and the other.
+-- Of each of our tables: whether autovacuum comes to it, whether it has a threshold of its own, and what changes the
+-- one and the other.
 select c.relname::text,
-    coalesce((select o.option_value::boolean from pg_options_to_table(c.reloptions) as o where o.option_name = 'autovacuum_enabled'), true),
+    coalesce((
+        select o.option_value::boolean from pg_options_to_table(c.reloptions) as o where o.option_name = 'autovacuum_enabled'
+    ), true),
     exists (select from pg_options_to_table(c.reloptions) as o where o.option_name = 'autovacuum_vacuum_scale_factor'),
     format('alter table %I.%I reset (autovacuum_enabled)', n.nspname, c.relname),
     format(

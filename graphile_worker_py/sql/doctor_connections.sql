@@ -5,8 +5,8 @@ with sessions as (
     from pg_catalog.pg_stat_activity as a
     where a.datid is not null and coalesce(a.backend_type, 'client backend') = 'client backend'
 )
-select 'server', current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
-    - coalesce(current_setting('reserved_connections', true)::integer, 0), (select count(*) from sessions),
+select 'server', current_setting('max_connections')::integer
+    - current_setting('superuser_reserved_connections')::integer - coalesce(current_setting('reserved_connections', true)::integer, 0), (select count(*) from sessions),
     format('alter system set max_connections = %s', greatest(100, 2 * current_setting('max_connections')::integer))
 union all
 select 'database', d.datconnlimit, (select count(*) from sessions as s where s.datid = d.oid),

@@ -1,4 +1,5 @@
--- The rows of our tables by the statistics, living and dead, and the seconds since they were last vacuumed, null for never.
+-- The rows of our tables by the statistics, living and dead, and the seconds since they were last vacuumed, null for
+-- never.
 select s.relname::text, s.n_live_tup, s.n_dead_tup,
     extract(epoch from now() - greatest(s.last_vacuum, s.last_autovacuum))::float8,
     format('vacuum (analyze) %I.%I', s.schemaname, s.relname)

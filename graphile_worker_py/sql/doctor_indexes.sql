@@ -9,7 +9,10 @@ where not exists (
 )
 union all
 select c.relname, true,
-    format(case when c.relname ~ '_cc(new|old)[0-9]*$' then 'drop index concurrently %I.%I' else 'reindex index concurrently %I.%I' end, n.nspname, c.relname)
+    format(
+        case when c.relname ~ '_cc(new|old)[0-9]*$' then 'drop' else 'reindex' end || ' index concurrently %I.%I',
+        n.nspname, c.relname
+    )
 from pg_catalog.pg_index as i
 join pg_catalog.pg_class as c on c.oid = i.indexrelid
 join pg_catalog.pg_namespace as n on n.oid = c.relnamespace

@@ -1,5 +1,5 @@
--- What holds for the one look that follows in this transaction: it neither writes nor waits, neither for locks nor for
--- a standby that would have to confirm a notification. off: kinds of plans it must not have.
+-- What holds for the one look that follows in this transaction: it neither writes nor waits, neither for locks nor
+-- for a standby that would have to confirm a notification. off: kinds of plans it must not have.
 select set_config(name, setting, true)
 from (
     values ('statement_timeout', '5s'), ('lock_timeout', '300ms'), ('transaction_read_only', 'on'), ('jit', 'off'),

@@ -1,5 +1,5 @@
--- How full the queue of notifications is, and the oldest transaction of the server, for a session that listens and does
--- not end its transaction is what fills it.
+-- How full the queue of notifications is, and the oldest transaction of the server, for a session that listens and
+-- does not end its transaction is what fills it.
 select pg_notification_queue_usage(), oldest.pid, oldest.application_name,
     format('select pg_terminate_backend(%s)', oldest.pid)
 from (values (1)) as one (row)

@@ -1,4 +1,5 @@
--- Transactions of this database that keep dead rows from being removed, the oldest first: who, and for how many seconds.
+-- Transactions of this database that keep dead rows from being removed, the oldest first: who, and for how many
+-- seconds.
 select a.pid, a.application_name, a.usename::text, a.state, extract(epoch from clock_timestamp() - a.xact_start)::float8,
     format('select pg_terminate_backend(%s)', a.pid)
 from pg_catalog.pg_stat_activity as a

@@ -1,7 +1,10 @@
--- To whom what we know in the schema belongs, if not to the owner of the table of jobs, with what gives it to that role.
+-- To whom what we know in the schema belongs, if not to the owner of the table of jobs, with what gives it to that
+-- role.
 with objects as (
     select c.relowner as owner, c.relname::text as name,
-        format('alter %s %I.%I owner to ', case c.relkind when 'v' then 'view' else 'table' end, n.nspname, c.relname) as mend
+        format(
+            'alter %s %I.%I owner to ', case c.relkind when 'v' then 'view' else 'table' end, n.nspname, c.relname
+        ) as mend
     from pg_catalog.pg_class as c
     join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
     where n.nspname = %(schema)s::name and c.relkind in ('r', 'p', 'v')

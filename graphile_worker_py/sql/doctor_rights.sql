@@ -25,7 +25,8 @@ with wanted (name, privilege, place) as (
     where n.nspname = %(schema)s::name and not has_table_privilege(c.oid, w.privilege)
     group by n.nspname, c.relname
     union all
-    select 3, 'execute', p.proname::text, format('grant execute on function %s to %I', p.oid::regprocedure, current_user)
+    select 3, 'execute', p.proname::text,
+        format('grant execute on function %s to %I', p.oid::regprocedure, current_user)
     from pg_catalog.pg_proc as p
     join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
     where n.nspname = %(schema)s::name and not has_function_privilege(p.oid, 'execute')

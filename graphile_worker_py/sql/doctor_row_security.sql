@@ -1,5 +1,5 @@
--- Tables whose rows are hidden from this role, which may nevertheless ask for them: row security holds, and no policy
--- lets it through. It gets no error, it just sees and changes nothing.
+-- Tables whose rows are hidden from this role, which may nevertheless ask for them: row security holds, and no
+-- policy lets it through. It gets no error, it just sees and changes nothing.
 select c.relname::text,
     format(
         'create policy %I on %I.%I to %I using (true) with check (true)',

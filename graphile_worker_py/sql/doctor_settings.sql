@@ -7,4 +7,5 @@ where s.name in (
     'default_transaction_read_only', 'statement_timeout', 'idle_in_transaction_session_timeout'
 )
 union all
-values ('standby', pg_is_in_recovery()::text), ('role', quote_ident(current_user)), ('database', quote_ident(current_database()))
+values ('standby', pg_is_in_recovery()::text), ('role', quote_ident(current_user)),
+    ('database', quote_ident(current_database()))

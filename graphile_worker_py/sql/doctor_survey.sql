@@ -1,7 +1,7 @@
--- What about the jobs can be known only by reading them: how many of each task wait and how many have failed for good, and
--- who holds locks, on jobs and on queues, how many, and for how many seconds the oldest. Of a large table some pages are
--- read, at random, about 32 MB of it. Every row says which share of the table that was, in percent, and how to free
--- what a holder holds.
+-- What about the jobs can be known only by reading them: how many of each task wait and how many have failed for
+-- good, and who holds locks, on jobs and on queues, how many, and for how many seconds the oldest. Of a large table
+-- some pages are read, at random, about 32 MB of it. Every row says which share of the table that was, in percent,
+-- and how to free what a holder holds.
 with share as materialized (
     select least(100, 100.0 * 4096 / greatest(1, pg_relation_size(c.oid) / 8192))::real as percent
     from pg_catalog.pg_class as c

@@ -1,5 +1,5 @@
--- Of the jobs that are ready, the first thousand of each priority, in the order in which they are claimed: how many of
--- each task, and for how many seconds the oldest. Where jobs are claimed at all, none stays there for long.
+-- Of the jobs that are ready, the first thousand of each priority, in the order in which they are claimed: how many
+-- of each task, and for how many seconds the oldest. Where jobs are claimed at all, none stays there for long.
 with recursive priorities (priority, number) as (
     (
         select j.priority, 1
