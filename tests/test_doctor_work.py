@@ -34,10 +34,10 @@ def test_locks(queue: Queue, db: psycopg.Connection) -> None:
     queue.add_job("work")
     for hours, level in ((2, "note"), (5, "warning")):
         since = f"locked_at = now() - interval '{hours} hours', locked_by = 'worker-é''1'"
-        update_jobs(db, f"{since}")
+        update_jobs(db, since)
         db.execute(f"update graphile_worker._private_job_queues set {since}".encode())  # noqa: S608
-        found = one(findings(queue, "locks"), level, "2 jobs and 1 queues", "by worker-é'1, of which no sign of life")
-        assert f"up to {hours} h" in found.what
+        found = one(findings(queue, "locks"), level, "worker-é'1, of which no sign of life is known")
+        assert f"for up to {hours} h: of jobs 2, of queues 1; after four hours" in found.what
     assert_mended(db, queue, found)
     db.execute(
         "insert into graphile_worker._private_py_pools (id, dead_after, host, pid, concurrency, version)"
@@ -46,7 +46,7 @@ def test_locks(queue: Queue, db: psycopg.Connection) -> None:
     update_jobs(db, "locked_at = now() - interval '2 hours', locked_by = 'p'", "id = 2")
     assert findings(queue, "locks") == NOTHING
     update_jobs(db, "locked_at = now() - interval '5 hours'", "id = 2")
-    one(findings(queue, "locks"), "warning", "1 jobs and 0 queues are locked by p, which lives")
+    one(findings(queue, "locks"), "warning", "p, which lives, has held locks for up to 5 h: of jobs 1, of queues 0")
 
 
 def test_jobs_that_wait(queue: Queue, db: psycopg.Connection) -> None:

@@ -12,13 +12,11 @@ from graphile_worker_py.errors import MigrationError
 
 def ledger(visit: Visit) -> Iterator[Finding]:
     """Is the schema installed, in a version that we know?"""
-    with visit.limited():
-        try:
-            newest = migrate.check(visit.database, visit.connection)
-        except MigrationError as error:
-            what, _, do = str(error).rpartition(": ")
-            yield problem(what, do)
-            return
+    newest = _newest(visit)
+    if isinstance(newest, MigrationError):
+        what, _, do = str(newest).rpartition(": ")
+        yield problem(what, do)
+        return
     if newest < migrate.LATEST:
         yield note(
             f"the schema is at migration {newest}, {migrate.LATEST} is the newest: each add uses up an id of its task",
@@ -31,6 +29,14 @@ def ledger(visit: Visit) -> Iterator[Finding]:
         )
     else:
         yield ok(f"migration {newest}, the newest")
+
+
+def _newest(visit: Visit) -> int | MigrationError:
+    with visit.limited():
+        try:
+            return migrate.check(visit.database, visit.connection)
+        except MigrationError as error:
+            return error
 
 
 def own_tables(visit: Visit) -> Iterator[Finding]:

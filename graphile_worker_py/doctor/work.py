@@ -13,6 +13,7 @@ from graphile_worker_py.doctor.visit import Unseen, Visit
 JOBS, TASKS, QUEUES, POOLS = "_private_jobs", "_private_tasks", "_private_job_queues", "_private_py_pools"
 FIRST = 1_000  # ready jobs of each priority are looked at
 FOUR_HOURS = 4 * 3600.0
+FOR_EVER = 1e9  # seconds: one that was declared dead, while a job of it is in doubt, has its last sign in 1970
 BY_INDEX = ("enable_seqscan", "enable_bitmapscan", "enable_sort")
 
 
@@ -45,8 +46,9 @@ def workers(visit: Visit) -> Iterator[Finding]:
     entered = pools(visit)
     dead = [pool for pool in entered if pool.is_dead]
     for pool in dead[:SEVERAL]:
+        since = "" if pool.silent > FOR_EVER else f" for {age(pool.silent)}"
         yield warning(
-            f"worker {pool.id} (process {pool.pid} on {pool.host}) has given no sign of life for {age(pool.silent)}",
+            f"worker {pool.id} (process {pool.pid} on {pool.host}) has given no sign of life{since}",
             "start a worker: a minute later it takes its jobs over; or free them now, if you know that it is dead",
             pool.unlock,
             pool.remove,
@@ -69,8 +71,8 @@ def locks(visit: Visit) -> Iterator[Finding]:
     for holder, jobs, queues, seconds, percent, unlock in found[:SEVERAL]:
         who = "which lives" if holder in living else "of which no sign of life is known, as of Node's workers"
         yield (warning if seconds > FOUR_HOURS else note)(
-            f"{about(jobs, percent)} jobs and {queues} queues are locked by {holder}, {who}, for up to {age(seconds)}; "
-            "after four hours they count as left behind, and are started again",
+            f"{holder}, {who}, has held locks for up to {age(seconds)}: of jobs {about(jobs, percent)}, of queues "
+            f"{queues:,}; after four hours they count as left behind, and the jobs are started again",
             "see whether it still works on them; free them if you know that it does not",
             unlock,
         )
