@@ -54,7 +54,7 @@ def is_pipelined(connection: AnyConnection) -> bool:
 
 
 def _of_driver(given: object) -> AnyConnection:
-    older = of_psycopg2(given)
+    older = given if isinstance(given, Psycopg2Connection) else of_psycopg2(given)  # the first: lent by us before
     if older is not None:
         return older
     connection = getattr(given, "connection", None) if isinstance(given, psycopg.Cursor) else given
