@@ -372,8 +372,7 @@ def test_every_page_is_linked_from_the_readme_and_from_the_index() -> None:
 
 def test_every_public_name_is_documented() -> None:
     internal = {"bind", "get", "identifiers", "prepare", "database", "left_to_the_row", "wait_for_helpers"}
-    internal |= {"limit", "end", "told", "complete_spec", "drop_helpers"}  # these are for other modules of ours
-    internal |= {"for_handlers", "around_helpers"}  # and these for frameworks
+    internal |= {"limit", "end", "told", "complete_spec", "drop_helpers", "for_handlers", "around_helpers"}  # by us
     names = {name for name in graphile_worker_py.__all__ if not name.startswith("__")}
     for kind in (Queue, WorkerPool, JobContext, Tasks, Task):
         names |= {name for name in vars(kind) if not name.startswith("_")} - internal
