@@ -11,6 +11,7 @@ from pigeon import errands
 from pigeon.models import Letter
 
 from graphile_worker_py.contrib.django import GraphileWorkerBackend, queue, run_jobs
+from graphile_worker_py.contrib.django.task_records import keep_attempt
 from graphile_worker_py.contrib.django.tasks_framework import (
     TaskResultDoesNotExist,
     TaskResultStatus,
@@ -154,6 +155,15 @@ class Run(TestCase):
         assert (error.exception_class.__name__, error.traceback) == ("JobFailedForGood", "cancelled: not needed")
         with pytest.raises(TaskResultDoesNotExist):
             removed.refresh()
+
+    def test_an_attempt_that_has_lost_its_job_writes_nothing_over(self) -> None:
+        result = errands.divide.enqueue(1)
+        job = queue.job(int(result.id))
+        (done,) = run().completed
+        for late in (job, done):  # neither of them holds a job any more
+            keep_attempt(queue.database, result, late, keep_for=timedelta(days=1))
+        result.refresh()
+        assert (result.status, result.return_value) == (SUCCESSFUL, {"quotient": 0.5})
 
     def test_ids_that_are_not_those_of_a_task(self) -> None:
         foreign = queue.add_job("send_letter", {"to": "ann"})
