@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("contrib", "contrib.django.management", "contrib.django.management.commands"),
     ("cli", "testing"),
+    ("cli.add_many",),
     ("cli.add", "cli.cancel", "cli.crontab", "cli.demo", "cli.history", "cli.migrate", "cli.progress", "cli.run"),
     ("cli.doctor", "cli.roles", "cli.stats", "cli.tasks"),
     ("cli.top",),

@@ -7,6 +7,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -34,6 +35,10 @@ class Terminal:
 
     def type(self, keys: str) -> None:
         os.write(self._end, keys.encode())
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal: the terminal's own keys send none, for the program is not in its foreground."""
+        self._process.send_signal(number)
 
     def close(self) -> tuple[int, str]:
         """Read to the end of the program; return its exit code and all that was shown, with ordinary line ends."""

@@ -20,6 +20,7 @@ NAME = "graphile-worker-py"
 COMMANDS = (
     "migrate",
     "add",
+    "add-many",
     "run",
     "stats",
     "tasks",
@@ -43,7 +44,7 @@ class _Commands(_options.Epilog, click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"{__name__}.{cmd_name}").command
+        command: click.Command = import_module(f"{__name__}.{cmd_name.replace('-', '_')}").command
         return command
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import sys
@@ -13,7 +14,7 @@ import click
 
 from graphile_worker_py import quick_add_job
 from graphile_worker_py.checks import JOB_KEY_MODES
-from graphile_worker_py.cli._options import Epilog, shared_options, span
+from graphile_worker_py.cli._options import Epilog, F, shared_options, span
 from graphile_worker_py.jobs import JobKeyMode
 
 
@@ -36,50 +37,71 @@ def read_run_at(context: click.Context, parameter: click.Parameter, text: str | 
 
 def read_payload(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
     """Return the payload as Python data; raise click.BadParameter, without repeating it, if it is not JSON."""
-    if text is None:
-        return None
+    return None if text is None else read_json(_source(text))
+
+
+def read_json(data: str | bytes) -> Any:
+    """Return what JSON text holds; raise click.BadParameter, without repeating it, if it is none."""
+    text = data if isinstance(data, str) else _decoded(data)
     try:
-        return json.loads(_source(text))
-    except OSError as error:
-        raise click.BadParameter(f"cannot read {error.filename}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise click.BadParameter(f"not UTF-8 at byte {error.start}") from None
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise click.BadParameter(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+        place = f"line {error.lineno}, column {error.colno}"
+        raise click.BadParameter(f"not JSON: {error.msg} at {place}") from None
     except ValueError:
         raise click.BadParameter("holds an integer of more digits than Python reads") from None
     except RecursionError:
         raise click.BadParameter("nested too deeply") from None
 
 
-def _source(text: str) -> str:
+def _decoded(data: bytes) -> str:
+    try:
+        return data.removeprefix(codecs.BOM_UTF8).decode()
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"not UTF-8 at byte {error.start}") from None
+
+
+def _source(text: str) -> str | bytes:
     if text == "-":
-        data = b"" if sys.stdin is None else sys.stdin.buffer.read()
-    elif text.startswith("@"):
-        data = Path(text[1:]).read_bytes()
-    else:
+        return b"" if sys.stdin is None else sys.stdin.buffer.read()
+    if not text.startswith("@"):
         return text
-    return data.decode("utf-8-sig")
+    try:
+        return Path(text[1:]).read_bytes()
+    except OSError as error:
+        raise click.BadParameter(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+OPTIONS = (
+    click.option("--queue-name", metavar="NAME", help="Jobs of one queue name run one at a time, in order."),
+    click.option(
+        "--run-at", metavar="WHEN", callback=read_run_at, help="2030-01-31T09:00:00Z, or a delay: 90s, 5m, 2h, 1d."
+    ),
+    click.option("--priority", type=int, help="Smaller runs first, and may be negative. [default: 0]"),
+    click.option("--max-attempts", type=int, help="How often to try. [default: 25]"),
+    click.option(
+        "--flag", "flags", metavar="FLAG", multiple=True, help="Workers can be told to leave it alone. Repeatable."
+    ),
+)
+
+
+def job_options(function: F) -> F:
+    """Add the options that say how jobs are run."""
+    for option in reversed(OPTIONS):
+        function = option(function)
+    return function
 
 
 @click.command("add", cls=Epilog)
 @click.argument("identifier")
 @click.argument("payload", required=False, callback=read_payload)
-@click.option("--queue-name", metavar="NAME", help="Jobs of one queue name run one at a time, in order.")
-@click.option(
-    "--run-at", metavar="WHEN", callback=read_run_at, help="2030-01-31T09:00:00Z, or a delay: 90s, 5m, 2h, 1d."
-)
-@click.option("--priority", type=int, help="Smaller runs first, and may be negative. [default: 0]")
-@click.option("--max-attempts", type=int, help="How often to try. [default: 25]")
+@job_options
 @click.option("--job-key", metavar="KEY", help="A second job with this key replaces the first while it waits.")
 @click.option(
     "--job-key-mode",
     metavar="MODE",
     type=click.Choice(JOB_KEY_MODES),
     help="How it replaces: replace (the default), preserve_run_at or unsafe_dedupe.",
-)
-@click.option(
-    "--flag", "flags", metavar="FLAG", multiple=True, help="Workers can be told to leave it alone. Repeatable."
 )
 @shared_options()
 def command(
