@@ -15,6 +15,7 @@ from psycopg import sql
 from rights import ACTIONS, M, P, Stage, V, W, owners, staged, table
 
 from graphile_worker_py import (
+    GraphileWorkerError,
     InvalidRoles,
     JobContext,
     JobFailedForGood,
@@ -23,6 +24,7 @@ from graphile_worker_py import (
     Queue,
     Rate,
     WorkerPool,
+    doctor,
     roles,
 )
 from graphile_worker_py.roles import Roles
@@ -136,6 +138,24 @@ def test_a_worker_can_do_all_that_a_worker_does(stage: Stage, caplog: pytest.Log
     assert [job.task_identifier for job in drain(queue, raise_errors=False).ran] == ["tick", "work", "items"]
 
 
+def test_a_viewer_sees_all_but_what_is_in_jobs(stage: Stage, queue: Queue) -> None:
+    stage.set_up()
+    stage.admin.execute(BEFORE)
+    viewer = stage.queue(V)
+    (row,) = viewer.jobs().items
+    assert (row.task_identifier, row.queue_name, row.state) == ("left", "left", "running")
+    assert viewer.stats() == queue.stats()
+    assert [item.identifier for item in viewer.crontab.known()] == ["tick"]
+    assert list(viewer.history()) == []
+    assert viewer.progress(row.id) is None
+    with pytest.raises(NotSupported, match="permission denied for table _private_jobs"):
+        viewer.job(row.id)
+    for kind, wanted in ((V, "warning"), (W, "ok")):
+        found = {finding.check: finding.level for finding in doctor.examine(stage.queue(kind))}
+        own = {check: found[check] for check in ("schema", "own-tables", "owners", "rights", "row-security", "locks")}
+        assert own == {**dict.fromkeys(own, "ok"), "rights": wanted, "locks": "note"}  # a pool that is gone
+
+
 # How they come to be so.
 
 
@@ -232,6 +252,16 @@ def test_who_may_not_create_roles_is_told_so(stage: Stage) -> None:
     with pytest.raises(psycopg.errors.UndefinedObject, match='"nobody at all" does not exist'):
         stage.set_up()
     assert owners(stage) == {stage.admin.info.user}
+
+
+def test_a_lock_that_somebody_holds_is_told_and_nothing_changes(stage: Stage) -> None:
+    text = roles.set_up(stage.roles).as_string()
+    with stage.admin.transaction():
+        stage.admin.execute("lock graphile_worker._private_tasks in access share mode")
+        with pytest.raises(GraphileWorkerError, match="a lock on the tables for ten seconds: nothing was changed"):
+            stage.run(sql.Composed([sql.SQL(text.replace("'10s'", "'50ms'"))]))
+    assert owners(stage) == {stage.admin.info.user}
+    assert stage.admin.execute("select from pg_roles where rolname = %s", [stage.roles.owner]).fetchone() is None
 
 
 @pytest.mark.parametrize(
