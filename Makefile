@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Two installs into one environment at a time would trip over each other, so `make -j` changes nothing here.
 .NOTPARALLEL:
-.PHONY: help setup demo example-django test test-interop lint types bench bench-scale drills build clean
+.PHONY: help setup demo example-django example-flask test test-interop lint types bench bench-scale drills build clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,10 @@ demo: $(VENV)/.installed-demo ## Run the notifications example, in half a minute
 
 example-django: $(VENV)/.installed-embedded $(VENV)/.installed-django ## Start a shop made with Django, in DATABASE_URL or else a PostgreSQL of its own
 	$(BIN)/python examples/django_shop/start.py $(ARGS)
+
+# Flask-SQLAlchemy, gunicorn and Pillow are the example's own needs, which are no extra's.
+example-flask: $(VENV)/.installed-dev ## Start an application of Flask's that takes pictures, in DATABASE_URL or else a PostgreSQL of its own
+	$(BIN)/python examples/flask_uploads/start.py $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run every test, against DATABASE_URL or else a PostgreSQL of its own
 	$(BIN)/python -m pytest $(ARGS)
