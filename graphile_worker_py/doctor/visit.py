@@ -1,6 +1,6 @@
 """Visit: one look at one database, over a connection of its own, in which no check can do harm or hang.
 
-Each look is a transaction that writes nothing, waits 0.3 seconds for a lock and 5 for its answer. These limits are sent
+Each look is a transaction that writes nothing, waits 0.3 seconds for a lock and 2 for its answer. These limits are sent
 with it, in a pipeline, and not set on the session, which behind a pooler would be somebody else's.
 """
 

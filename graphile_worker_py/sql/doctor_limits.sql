@@ -2,7 +2,7 @@
 -- for a standby that would have to confirm a notification. off: kinds of plans it must not have.
 select set_config(name, setting, true)
 from (
-    values ('statement_timeout', '5s'), ('lock_timeout', '300ms'), ('transaction_read_only', 'on'), ('jit', 'off'),
+    values ('statement_timeout', '2s'), ('lock_timeout', '300ms'), ('transaction_read_only', 'on'), ('jit', 'off'),
         ('synchronous_commit', 'local')
     union all
     select kind, 'off' from unnest(%(off)s::text[]) as kind
