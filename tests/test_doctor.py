@@ -15,6 +15,8 @@ from pgbouncer import PROGRAM, PgBouncer
 from plain_sql import eventually
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool
 
 from graphile_worker_py import InvalidJobSpec, JobSpec, Queue, WorkerPool, doctor, migrate
 from graphile_worker_py.doctor import CHECKS, Finding, Thresholds, reaching
@@ -132,7 +134,7 @@ def test_notifications_from_where_nothing_is_sent(queue: Queue, migrated_url: st
     one(findings(queue, "notifications"), "problem", "did not arrive within 2 seconds")
     nowhere = "host=127.0.0.1 port=1 user=me password=see-cret"
     queue.point_at(migrated_url, listen=nowhere)
-    found = one(findings(queue, "notifications"), "problem", "cannot connect to where they are to listen")
+    found = one(findings(queue, "notifications"), "problem", "workers cannot listen where they are to: ")
     assert "see-cret" not in str(found)
     queue.point_at(migrated_url, listen=False)
     assert findings(queue, "notifications") == NOTHING
@@ -336,11 +338,24 @@ def test_a_connection_that_is_lost_is_an_error(queue: Queue, monkeypatch: pytest
         doctor.examine(queue)
 
 
-def test_nothing_is_left_behind(queue: Queue, db: psycopg.Connection) -> None:
-    before = db.execute("select pg_snapshot_xmax(pg_current_snapshot())").fetchone()
-    doctor.examine(queue, skip=["notifications"])  # which needs a transaction to notify, that writes nothing
-    assert db.execute("select count(*) from pg_stat_activity where datname = current_database()").fetchone() == (1,)
-    assert before is not None
+def test_a_pool_that_was_given_and_a_schema_with_an_odd_name(migrated_url: str, db: psycopg.Connection) -> None:
+    with ConnectionPool(migrated_url, min_size=1, max_size=7, kwargs={"row_factory": dict_row}, open=True) as pool:
+        queue = Queue(pool, schema='Odd "Näme"')
+        queue.migrate()
+        found = doctor.examine(queue)
+        assert [each for each in found if "not looked at" in each.what] == []
+        assert "takes up to 8" in next(each.what for each in found if each.check == "connections")
+        assert_mended(db, queue, one(findings(queue, "autovacuum"), "note", "when 20% of it is dead"))
+
+
+def test_nothing_is_written_or_left_behind(queue: Queue, db: psycopg.Connection) -> None:
+    queue.add_job("work")
+    (before,) = db.execute("select xmin::text, ctid::text from graphile_worker._private_jobs").fetchall()
+    doctor.examine(queue)
+    assert db.execute("select xmin::text, ctid::text from graphile_worker._private_jobs").fetchall() == [before]
+    queue.close()
+    sessions = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+    eventually(lambda: db.execute(sessions).fetchone() == (0,))
 
 
 def test_words() -> None:

@@ -179,6 +179,8 @@ def test_a_standby(server: Server, db: psycopg.Connection, queue: Queue) -> None
         assert list(found) == list(doctor.CHECKS)
         one([found["read-only"]], "note", "this is a standby")
         assert [each for each in found.values() if each.level == "problem" or "not looked at" in each.what] == []
+        with Queue(where(server), listen=where(standby)) as deaf:
+            one(findings(deaf, "notifications"), "problem", "cannot listen where they are to: cannot execute LISTEN")
         with psycopg.connect(where(standby)) as reader:
             reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             reader.execute("select count(*) from graphile_worker.jobs")

@@ -35,24 +35,22 @@ def pooler(visit: Visit) -> Iterator[Finding]:
 
 def notifications(visit: Visit) -> Iterator[Finding]:
     """Is what is added here heard where workers listen?"""
-    database = visit.database
     if visit.settings["standby"] == "true":
         yield ok("not tried: a standby sends no notifications")
         return
     try:
-        ear = database.connect_to_listen()
+        ear = visit.database.connect_to_listen()
+        if ear is None:
+            found = ok(f"not tried: {'a pooler is in between' if visit.database.listen_on else 'workers are to poll'}")
+        else:
+            with closing(ear):
+                found = round_trip(visit, ear)
     except (psycopg.Error, InvalidConninfo) as error:
-        yield problem(
-            f"workers cannot connect to where they are to listen: {masked(error)}",
+        found = problem(
+            f"workers cannot listen where they are to: {masked(error)}",
             "mend the connection string of --listen or GRAPHILE_WORKER_LISTEN, or say off, to poll",
         )
-        return
-    if ear is None:
-        why = "a pooler is in between" if database.listen_on else "workers are to poll"
-        yield ok(f"not tried: {why}")
-        return
-    with closing(ear):
-        yield round_trip(visit, ear)
+    yield found
 
 
 def round_trip(visit: Visit, ear: Connection) -> Finding:

@@ -40,7 +40,7 @@ def durability(visit: Visit) -> Iterator[Finding]:
 
 def synchronous_commit(visit: Visit) -> Iterator[Finding]:
     """Is a commit of this role on disk when it is confirmed, and is it confirmed at all?"""
-    setting, role = visit.settings["synchronous_commit"], visit.settings["role"]
+    setting, role = visit.settings["synchronous_commit"], visit.settings["login"]
     if setting == "off":
         yield warning(
             f"synchronous_commit is off for role {role}: a crash of the server undoes what was committed last, so jobs "
@@ -70,7 +70,7 @@ def read_only(visit: Visit) -> Iterator[Finding]:
         yield problem(
             "default_transaction_read_only is on: jobs can neither be added nor run",
             "turn it off for the role, or where it was set",
-            f"alter role {visit.settings['role']} set default_transaction_read_only = off",
+            f"alter role {visit.settings['login']} set default_transaction_read_only = off",
         )
     else:
         yield ok("the server takes writes")
@@ -83,7 +83,7 @@ def isolation(visit: Visit) -> Iterator[Finding]:
         yield warning(
             f"default_transaction_isolation is {level!r}: claims and outcomes that meet fail, and are tried again",
             "let the role begin at read committed",
-            f"alter role {visit.settings['role']} set default_transaction_isolation = 'read committed'",
+            f"alter role {visit.settings['login']} set default_transaction_isolation = 'read committed'",
         )
     else:
         yield ok("transactions begin at read committed")
@@ -94,10 +94,10 @@ def timeouts(visit: Visit) -> Iterator[Finding]:
     limit = int(visit.settings["statement_timeout"])
     if 0 < limit < SHORT:
         yield warning(
-            f"statement_timeout is {limit} ms for role {visit.settings['role']}: a busy worker's statements, cleanup "
+            f"statement_timeout is {limit} ms for role {visit.settings['login']}: a busy worker's statements, cleanup "
             "and stats are cut off",
             "give the role 30 seconds; workers have a limit of their own, 20 seconds",
-            f"alter role {visit.settings['role']} set statement_timeout = '30s'",
+            f"alter role {visit.settings['login']} set statement_timeout = '30s'",
         )
     if visit.settings["idle_in_transaction_session_timeout"] == "0":
         yield note(

@@ -8,4 +8,4 @@ where s.name in (
 )
 union all
 values ('standby', pg_is_in_recovery()::text), ('role', quote_ident(current_user)),
-    ('database', quote_ident(current_database()))
+    ('login', quote_ident(session_user)), ('database', quote_ident(current_database()))
