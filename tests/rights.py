@@ -20,7 +20,7 @@ M, W, P, V = "migrator", "worker", "producer", "viewer"
 
 # What somebody might do, and who may. {s} is the schema, {p} the producer's; `as owner` is the migrator after SET ROLE.
 ACTIONS: dict[str, set[str]] = {
-    "select id, run_at, last_error from {s}._private_jobs": {W, V, "as owner"},
+    "select id, ctid, run_at, last_error from {s}._private_jobs": {W, V, "as owner"},
     "select payload from {s}._private_jobs": {W, "as owner"},
     "select j from {s}._private_jobs as j": {W, "as owner"},
     "select * from {s}.jobs": {W, V, "as owner"},

@@ -13,6 +13,7 @@ import pytest
 from plain_sql import eventually
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from rights import staged
 
 from graphile_worker_py import NotSupported, Queue, SchemaMissing, WorkerPool
 from graphile_worker_py._looks import Snapshot
@@ -272,6 +273,23 @@ def test_a_role_that_may_only_read(
     assert snapshot.rates.added is None
     told = "no worker pools: this role may not read that"
     assert (told in snapshot.notes) == (ALL not in grants)
+
+
+def test_a_viewer_sees_all_there_is(queue: Queue, db: psycopg.Connection, migrated_url: str) -> None:
+    fill(db, queue, times=30)
+    with staged(migrated_url) as stage:
+        stage.set_up()
+        monitor = Monitor(stage.queue("viewer").database, pages=1)
+        monitor._budget = rations = Rations()  # type: ignore[assignment]
+        rations.pieces = 3
+        part = monitor.look()
+        rations.pieces = 1_000
+        whole = monitor.look()
+    assert 0 < part.read < 1, "in pieces, by the numbers of pages"
+    assert (part.ready_counted, part.total("ready")) == (True, 60)
+    assert by_task(whole) == {task: tuple(30 * count for count in (1, 2, 3, 4, 5)) for task in ("mail", "report")}
+    assert whole.rates.added == 0
+    assert whole.notes == ()
 
 
 def test_a_role_that_may_not(as_role: Callable[..., Queue]) -> None:

@@ -1,4 +1,5 @@
--- A viewer reads all columns but payloads and results, for whose tables it has a grant column by column.
+-- A viewer reads all columns but payloads and results, for whose tables it has a grant column by column; ctid is among
+-- them, by which `top` reads a large table in pieces.
 do $graphile_worker_py$
 declare
   relation record;
@@ -14,7 +15,8 @@ begin
       c.relkind = 'S' or bool_and(a.attname not in ('payload', 'result')) as is_whole
     from pg_class as c
     join pg_namespace as n on n.oid = c.relnamespace
-    join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    join pg_attribute as a on a.attrelid = c.oid and not a.attisdropped
+      and (a.attnum > 0 or a.attname = 'ctid')
     where n.nspname = {schema_name}
       and c.relkind in ('r', 'v', 'S')
       and (c.relname ~ '^_private_' or c.relname in ('migrations', 'jobs') or c.relkind = 'S')
