@@ -43,6 +43,13 @@ class Rations:
 
 
 @pytest.fixture
+def in_pieces(db: psycopg.Connection) -> None:
+    """Skip a test where a table cannot be read in pieces."""
+    if db.info.server_version < 140_000:
+        pytest.skip("PostgreSQL 13 cannot find rows by the numbers of their pages")
+
+
+@pytest.fixture
 def monitor(queue: Queue) -> Monitor:
     return Monitor(queue.database, grant=10)
 
@@ -160,6 +167,7 @@ def test_pools_are_told_with_what_they_run_and_the_history_with_how_long_that_to
     assert [(one.job_id, one.final, one.at is not None) for one in snapshot.errors] == [(job.id, True, True)]
 
 
+@pytest.mark.usefixtures("in_pieces")
 def test_a_large_table_is_read_in_pieces(queue: Queue, db: psycopg.Connection) -> None:
     fill(db, queue, times=30)
     (pages,) = db.execute("select pg_relation_size(%s::regclass) / 8192", [JOBS]).fetchone() or (0,)
@@ -184,6 +192,7 @@ def test_a_large_table_is_read_in_pieces(queue: Queue, db: psycopg.Connection) -
     assert (stale.total("ready"), stale.total("failed")) == (61, 300)
 
 
+@pytest.mark.usefixtures("in_pieces")
 @pytest.mark.parametrize("first_come", [20, 50_000])
 def test_statements_follow_indexes_and_the_numbers_of_pages(
     queue: Queue, db: psycopg.Connection, first_come: int
@@ -275,6 +284,7 @@ def test_a_role_that_may_only_read(
     assert (told in snapshot.notes) == (ALL not in grants)
 
 
+@pytest.mark.usefixtures("in_pieces")
 def test_a_viewer_sees_all_there_is(queue: Queue, db: psycopg.Connection, migrated_url: str) -> None:
     fill(db, queue, times=30)
     with staged(migrated_url) as stage:

@@ -20,7 +20,7 @@ begin
     where n.nspname = {schema_name}
       and c.relkind in ('r', 'v', 'S')
       and (c.relname ~ '^_private_' or c.relname in ('migrations', 'jobs') or c.relkind = 'S')
-    group by c.oid
+    group by c.oid, c.relkind
   loop
     execute format(
       'grant select %s on %s to %I',
