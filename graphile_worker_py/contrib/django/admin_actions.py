@@ -11,10 +11,13 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ActionForm
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import ValidationError
+from django.db.models import F
 from django.http import HttpRequest
 
 from graphile_worker_py import Cancellation
+from graphile_worker_py.contrib.django import conf
 from graphile_worker_py.contrib.django.app_queue import queue
+from graphile_worker_py.contrib.django.models import Job
 from graphile_worker_py.errors import GraphileWorkerError
 
 MOST_CHANGED = 1_000  # rows, by one action
@@ -124,9 +127,10 @@ def _each(keys: Keys, change: Callable[[str], None]) -> Keys:
 
 
 def _run_now(keys: Keys) -> Iterable[Any]:
-    spent = [job.id for key in keys if (job := queue.job(key)) and job.attempts >= job.max_attempts]
+    jobs = Job.objects.using(conf.options().alias).filter(pk__in=keys, attempts__gte=F("max_attempts"))
+    spent = set(jobs.values_list("pk", flat=True))
     changed = queue.reschedule_jobs(spent, run_at=timedelta(0), attempts=0)
-    changed += queue.reschedule_jobs(set(keys).difference(spent), run_at=timedelta(0))
+    changed += queue.reschedule_jobs(set(keys) - spent, run_at=timedelta(0))
     return [job.id for job in changed]
 
 

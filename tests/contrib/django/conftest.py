@@ -38,6 +38,8 @@ def _test_database(pytestconfig: pytest.Config) -> Iterator[None]:
     connections.settings["default"].update(_server(pytestconfig.option), NAME=f"gwpy_django_{os.getpid()}")
     setup_test_environment(debug=False)
     made = setup_databases(verbosity=0, interactive=False, aliases={"default": False})
+    name = connections.settings["default"]["NAME"]
+    connections.settings["other"].update(_server(pytestconfig.option), NAME=name)  # a second connection to the same
     yield
     teardown_databases(made, verbosity=0)
     teardown_test_environment()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import closing
 
 import pytest
-from django.db import IntegrityError, connection, transaction
-from django.test import TestCase, TransactionTestCase
+from django.db import IntegrityError, connection, connections, transaction
+from django.test import TestCase, TransactionTestCase, override_settings
 from pigeon.models import Letter
 from pigeon.tasks import send_letter
 
 from graphile_worker_py import JobSpec
-from graphile_worker_py.contrib.django import queue
+from graphile_worker_py.contrib.django import queue, run_jobs
 
 
 def jobs() -> int:
@@ -62,3 +62,23 @@ class InNone(TransactionTestCase):
         job = queue.add_job("send_letter", {"to": "ann"})
         assert committed() == 1
         queue.complete_jobs([job.id])
+
+
+class OnAnother(TestCase):
+    """The jobs may be in another of DATABASES than the models are."""
+
+    databases = ("default", "other")
+
+    def test_jobs_are_in_the_transaction_of_that_one(self) -> None:
+        with override_settings(GRAPHILE_WORKER={"DATABASE": "other"}):
+            with transaction.atomic("other"):
+                send_letter.add_job({"to": "dropped"})
+                transaction.set_rollback(True, "other")
+            with transaction.atomic():
+                Letter.objects.create(to="ann")
+                send_letter.add_job({"to": "ann"})
+                transaction.set_rollback(True)
+            assert [job.payload for job in run_jobs().completed] == [{"to": "ann"}]
+            queue.add_job("elsewhere", connection=connections["default"])
+            assert jobs() == 0
+        assert jobs() == 1

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
-from django.db import connection, connections, transaction
+import pytest
+from django.db import OperationalError, close_old_connections, connection, connections, transaction
 from django.test import TransactionTestCase
 from pigeon.models import Letter
 from pigeon.tasks import send_letter
@@ -50,6 +52,16 @@ class InNone(TransactionTestCase):
         assert self.client.post("/letters?fail=1", {"to": "ben"}).status_code == 500
         assert self.client.post("/letters", {"to": "ann"}).status_code == 500
         assert list(Letter.objects.values_list("to", flat=True)) == ["ann"]
+        assert committed() == 1
+
+    def test_a_connection_that_was_lost_is_replaced_as_ever(self) -> None:
+        with closing(connection.copy()) as other, connection.cursor() as cursor, other.cursor() as killer:
+            cursor.execute("select pg_backend_pid()")
+            killer.execute("select pg_terminate_backend(%s, 10000)", cursor.fetchone())
+        with pytest.raises(OperationalError):
+            send_letter.add_job({"to": "ann"})
+        close_old_connections()  # as after each request
+        send_letter.add_job({"to": "ann"})
         assert committed() == 1
 
     def test_threads_that_add_at_the_same_time_keep_their_transactions_apart(self) -> None:

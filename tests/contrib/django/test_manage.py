@@ -161,7 +161,7 @@ def test_wrong_settings_and_wrong_words_are_told(project_url: str) -> None:
     done = manage(project_url, "graphile_worker", "rum")
     assert done.returncode == 2
     assert "No such command 'rum'" in done.stderr
-    done = manage(project_url, "graphile_worker", "add", "--", "send_letter", "-1")
+    done = manage(project_url, "graphile_worker", "add", "--database", "default", "--", "send_letter", "-1")
     assert done.returncode == 0, done.stderr
     assert manage(project_url, "help", "graphile_worker").stdout.startswith("Usage: manage.py graphile_worker")
 

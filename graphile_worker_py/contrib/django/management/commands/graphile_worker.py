@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import click
@@ -38,14 +39,14 @@ class Command(BaseCommand):
     def run_from_argv(self, argv: list[str]) -> None:
         """Do what the command line says, and exit."""
         flags, words = _split(argv[2:])
-        words += ["--debug"] if "--traceback" in flags else []
-        arguments = _with_command(words)
+        arguments = _with_command(words) + ["--debug"] * ("--traceback" in flags)
+        program = f"{os.path.basename(argv[0])} {argv[1]}"
         try:
             if "--skip-checks" not in flags and not {*HELP} & {*words}:
                 self.check(tags=[conf.TAG])
             if _is_reloaded(arguments) and "--noreload" not in flags:
-                run_with_reloader(lambda: _run(arguments, f"{os.path.basename(argv[0])} {argv[1]}"))
-            _run(arguments, f"{os.path.basename(argv[0])} {argv[1]}")
+                run_with_reloader(lambda: _run(arguments, program))
+            _run(arguments, program)
         except CommandError as error:
             self.stderr.write(str(error), lambda text: text)
             sys.exit(error.returncode)
@@ -90,7 +91,13 @@ def _with_command(words: list[str]) -> list[str]:
     """Return arguments for the command line, with the project's queue as what is to be run."""
     if not words or (words[0].startswith("-") and words[0] not in HELP):
         words = ["run", *words]
+    words = [_conninfo(word) if before == "--database" else word for before, word in pairwise(["", *words])]
     return [words[0], TARGET, *words[1:]] if words[0] == "run" else words
+
+
+def _conninfo(database: str) -> str:
+    """Return how to connect to one of DATABASES that was named, else what was given: a connection string itself."""
+    return conf.conninfo(database) if database in connections.settings else database
 
 
 def _is_reloaded(arguments: list[str]) -> bool:
