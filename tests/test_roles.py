@@ -150,7 +150,7 @@ def test_a_viewer_sees_all_but_what_is_in_jobs(stage: Stage, queue: Queue) -> No
     assert viewer.progress(row.id) is None
     with pytest.raises(NotSupported, match="permission denied for table _private_jobs"):
         viewer.job(row.id)
-    for kind, wanted in ((V, "warning"), (W, "ok")):
+    for kind, wanted in ((V, "note"), (W, "ok")):
         found = {finding.check: finding.level for finding in doctor.examine(stage.queue(kind))}
         own = {check: found[check] for check in ("schema", "own-tables", "owners", "rights", "row-security", "locks")}
         assert own == {**dict.fromkeys(own, "ok"), "rights": wanted, "locks": "note"}  # a pool that is gone
