@@ -35,8 +35,7 @@ from graphile_worker_py._explained import explained
 from graphile_worker_py._grip import INTERRUPTS, shielded
 from graphile_worker_py._outage import Outage
 from graphile_worker_py._own_connection import AnyConnection, is_pipelined, own_connection
-from graphile_worker_py._psycopg2 import Psycopg2Connection
-from graphile_worker_py._statements import compose, statement, statement_of_psycopg2
+from graphile_worker_py._statements import compose, statement
 from graphile_worker_py._watched import Watched
 from graphile_worker_py.errors import NotSupported
 
@@ -232,8 +231,8 @@ class Database:
     ) -> Callable[[], list[Row]]:
         """Run sql/<name>.sql, and return what returns its rows; in a pipeline, only that waits for the database."""
         with explained(self.schema):
-            if isinstance(connection, Psycopg2Connection):
-                found = connection.rows(statement_of_psycopg2(name, self.schema), params or {})
+            if not isinstance(connection, psycopg.Connection):
+                found = connection.rows(name, self.schema, params or {})
                 return lambda: found
             cursor = self._execute(connection, name, params or {})
 

@@ -15,10 +15,11 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg.pq import PipelineStatus
 
+from graphile_worker_py._awaited import AwaitedConnection
 from graphile_worker_py._psycopg2 import Psycopg2Connection, of_psycopg2
 from graphile_worker_py.errors import InvalidJobSpec, NotSupported
 
-AnyConnection: TypeAlias = psycopg.Connection[Any] | Psycopg2Connection
+AnyConnection: TypeAlias = psycopg.Connection[Any] | Psycopg2Connection | AwaitedConnection
 
 _EXPECTED = (
     "connection: expected an open connection or cursor of psycopg or psycopg2, a Session or Connection of SQLAlchemy, "
@@ -38,7 +39,10 @@ def own_connection(given: object) -> AbstractContextManager[AnyConnection]:
     if asynchronous is not None and isinstance(
         given, (asynchronous.AsyncSession, asynchronous.async_scoped_session, asynchronous.AsyncConnection)
     ):
-        raise InvalidJobSpec(f"connection: {type(given).__name__} is asynchronous; use a synchronous Session")
+        raise InvalidJobSpec(
+            f"connection: {type(given).__name__} is asynchronous: "
+            "await session.run_sync(lambda session: queue.add_job(..., connection=session))"
+        )
     orm: Any = sys.modules.get("sqlalchemy.orm")
     if orm is not None and isinstance(given, (orm.Session, orm.scoped_session)):
         given = given.connection()  # begins, where nothing has begun yet
@@ -93,13 +97,17 @@ def _of_sqlalchemy(given: Any) -> Iterator[AnyConnection]:
     if not given.in_transaction():
         given.begin()
     driver = given.connection.driver_connection
-    if not isinstance(driver, psycopg.Connection) and of_psycopg2(driver) is None:
+    if isinstance(driver, psycopg.AsyncConnection):
+        own: AnyConnection = AwaitedConnection(driver, given.connection.dbapi_connection.run_async)
+    elif isinstance(driver, psycopg.Connection) or given.dialect.driver == "psycopg2":
+        own = _of_driver(driver)
+    else:
         raise NotSupported(
             f"connection: jobs cannot be added over SQLAlchemy's driver {given.dialect.driver}; "
             "use postgresql+psycopg or postgresql+psycopg2"
         )
     try:
-        yield _of_driver(driver)
+        yield own
     except Exception as error:
         if driver.closed:
             given.invalidate(error)

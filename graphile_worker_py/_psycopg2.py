@@ -20,6 +20,7 @@ import psycopg
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import Format, TransactionStatus
 
+from graphile_worker_py._statements import statement_of_psycopg2
 from graphile_worker_py.errors import InvalidJobSpec
 
 # Begin, end, undo: a transaction where none is open and none begins by itself, else a savepoint.
@@ -107,10 +108,11 @@ class Psycopg2Connection:
             raise
         self._run(end)
 
-    def rows(self, text: str, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """Run a statement with %(name)s in it, and return its rows as psycopg would, but times as they are counted."""
+    def rows(self, name: str, schema: str, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Run sql/<name>.sql, and return its rows as psycopg would, but times as they are counted."""
+        text, values = statement_of_psycopg2(name, schema), {key: _as_text(value) for key, value in params.items()}
         with self._plain_cursor() as cursor:
-            cursor.execute(text, {name: _as_text(value) for name, value in params.items()})
+            cursor.execute(text, values)
             if cursor.description is None:
                 return []
             read = [_reader(column.type_code) for column in cursor.description]

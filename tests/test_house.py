@@ -22,6 +22,7 @@ PACKAGE = ROOT / "graphile_worker_py"
 EXECUTORS = {
     "_database": "the only module that runs statements",
     "_psycopg2": "runs them for it on a connection of the other driver",
+    "_awaited": "the same on an asynchronous one",
 }
 
 # "module.function": why it takes more than three positional parameters.

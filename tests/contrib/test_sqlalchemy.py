@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import (
     InvalidRequestError,
@@ -228,3 +229,16 @@ def test_sessions_that_cannot_be_used_say_why(queue: Queue, engine: Engine) -> N
         refused(connection, NotSupported, r"^connection: SQLAlchemy's is to sqlite; jobs are kept in PostgreSQL$")
     other.dispose()
     assert stored(queue) == []
+
+
+def test_another_driver_is_refused(queue: Queue, migrated_url: str) -> None:
+    pytest.importorskip("pg8000", reason="the driver that is refused is not here: make setup")
+    part = conninfo_to_dict(migrated_url)
+    host, port = str(part["host"]), int(part["port"])
+    where = {"unix_sock": f"{host}/.s.PGSQL.{port}"} if host.startswith("/") else {"host": host, "port": port}
+    engine = create_engine(f"postgresql+pg8000://{part['user']}@/{part['dbname']}", connect_args=where)
+    with engine.connect() as connection:
+        assert connection.scalar(text("select 1")) == 1
+        with pytest.raises(NotSupported, match=r"^connection: jobs cannot be added over SQLAlchemy's driver pg8000; "):
+            queue.add_job("never", connection=connection)
+    engine.dispose()
