@@ -48,6 +48,10 @@ def own_connection(given: object) -> AbstractContextManager[AnyConnection]:
         given = given.connection()  # begins, where nothing has begun yet
     engine: Any = sys.modules.get("sqlalchemy.engine")
     if engine is not None and isinstance(given, engine.Connection):
+        if isinstance(given.get_transaction(), engine.TwoPhaseTransaction):  # jobs are told of by NOTIFY
+            raise NotSupported(
+                "connection: PostgreSQL prepares no transaction that has a job in it; do without twophase"
+            )
         return _of_sqlalchemy(given)
     return nullcontext(_of_driver(given))
 

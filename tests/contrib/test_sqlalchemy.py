@@ -192,21 +192,6 @@ def test_a_lost_connection_is_replaced(queue: Queue, engine: Engine, db: psycopg
     assert stored(queue) == ["kept"]
 
 
-def test_a_prepared_transaction_is_left_alone(queue: Queue, engine: Engine, db: psycopg.Connection) -> None:
-    if db.execute("show max_prepared_transactions").fetchone() == ("0",):
-        with Session(engine, twophase=True) as session:
-            queue.add_job("never", connection=session)
-            session.rollback()
-        assert stored(queue) == []
-        return
-    with Session(engine, twophase=True) as session:
-        queue.add_job("kept", connection=session)
-        session.prepare()
-        assert stored(queue) == []
-        session.commit()
-    assert stored(queue) == ["kept"]
-
-
 def test_sessions_that_cannot_be_used_say_why(queue: Queue, engine: Engine) -> None:
     def refused(given: object, kind: type[Exception], why: str) -> None:
         with pytest.raises(kind, match=why):
@@ -224,6 +209,8 @@ def test_sessions_that_cannot_be_used_say_why(queue: Queue, engine: Engine) -> N
         refused(session, UnboundExecutionError, "bind")
     with Session(engine, autobegin=False) as session:
         refused(session, InvalidRequestError, "Autobegin is disabled")
+    with Session(engine, twophase=True) as session:
+        refused(session, NotSupported, r"^connection: PostgreSQL prepares no transaction that has a job in it; ")
     other = create_engine("sqlite://")
     with other.connect() as connection:
         refused(connection, NotSupported, r"^connection: SQLAlchemy's is to sqlite; jobs are kept in PostgreSQL$")

@@ -18,6 +18,7 @@ TARGET = "graphile_worker_py.contrib.flask.current:queue"
 
 @click.command(
     "worker",
+    short_help="Work on jobs; add, list and change them.",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     add_help_option=False,
 )

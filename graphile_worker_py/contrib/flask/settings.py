@@ -35,6 +35,7 @@ OF_RUN = (
     "TASKS_TIMEOUT",
     "CONCURRENCY",
     "PROCESSES",
+    "RELOAD",
     "POLL_INTERVAL",
     "GRACE",
     "STUCK_AFTER",
@@ -43,6 +44,7 @@ OF_RUN = (
     "HISTORY",
     "LOG_LEVEL",
     "LOG_FORMAT",
+    "HEALTH_PORT",
 )
 KNOWN = ("DATABASE_URL", *OF_QUEUE, *OF_RUN)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import subprocess
 import sys
@@ -15,12 +16,18 @@ from command_line import DEADLINE, environment
 from flask import Flask
 
 from graphile_worker_py import Queue
+from graphile_worker_py.cli._configuration import Setting, SettingArgument
+from graphile_worker_py.cli.run import command
 from graphile_worker_py.contrib.flask import GraphileWorker
+from graphile_worker_py.contrib.flask.settings import OF_QUEUE, OF_RUN
 
 APP = """
 import os
 from flask import Flask, current_app
+from graphile_worker_py.cli._configuration import Setting, SettingArgument
+from graphile_worker_py.cli.run import command
 from graphile_worker_py.contrib.flask import GraphileWorker
+from graphile_worker_py.contrib.flask.settings import OF_QUEUE, OF_RUN
 
 worker = GraphileWorker()
 
@@ -87,6 +94,13 @@ def test_options_and_the_environment_are_stronger_than_the_application(start: An
     assert "concurrency = 3  # settings\n" in output, errors
     assert "grace = 7.0  # environment: GRAPHILE_WORKER_GRACE\n" in output
     assert "stuck-after = 5.0  # graphile-worker-py.toml\n" in output
+
+
+def test_every_setting_of_run_is_one_of_the_application() -> None:
+    of_run = {str(one.name).upper() for one in command.params if isinstance(one, (Setting, SettingArgument))}
+    assert of_run - {"TARGET", "DATABASE", "SCHEMA", "LISTEN"} == set(OF_RUN)
+    of_queue = {name.upper() for name in inspect.signature(Queue).parameters}
+    assert of_queue - {"DATABASE"} == set(OF_QUEUE)
 
 
 # The other commands, in this process.
