@@ -43,8 +43,9 @@ from graphile_worker_py.events import (
 )
 from graphile_worker_py.executables import executable_tasks
 from graphile_worker_py.history import JobRun
-from graphile_worker_py.jobs import Job, JobInfo, JobSpec, Page, RunSummary, TaskStats
+from graphile_worker_py.jobs import Job, JobCount, JobInfo, JobSpec, Page, RunSummary, TaskStats
 from graphile_worker_py.limits import Limit, Rate
+from graphile_worker_py.listing import QueueInfo, WorkerInfo
 from graphile_worker_py.queue import Queue
 from graphile_worker_py.quick import quick_add_job
 from graphile_worker_py.retry import Backoff, GiveUp, RetryLater, Snooze
@@ -77,6 +78,7 @@ __all__ = [
     "JobCancelled",
     "JobCompleted",
     "JobContext",
+    "JobCount",
     "JobFailed",
     "JobFailedForGood",
     "JobInfo",
@@ -97,6 +99,7 @@ __all__ = [
     "PoolStopped",
     "Progress",
     "Queue",
+    "QueueInfo",
     "Rate",
     "ResultMissing",
     "RetryLater",
@@ -111,6 +114,7 @@ __all__ = [
     "UnknownCronItem",
     "UnknownTask",
     "UnsafeExecutable",
+    "WorkerInfo",
     "WorkerPool",
     "__version__",
     "current_job",

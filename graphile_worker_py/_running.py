@@ -8,6 +8,7 @@ that tells workers to look, with the id of a job.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 import attrs
@@ -40,16 +41,18 @@ class Progress:
     updated_at: datetime = attrs.field(converter=moment)
 
 
-def cancel(database: Database, id: int, *, reason: str | None, connection: object) -> Cancellation:
-    """Cancel a job, and return what it was; see `Queue.cancel`."""
-    check_integer("id", id, lowest=-LARGEST, highest=LARGEST)
+def cancel(
+    database: Database, ids: Iterable[int], *, reason: str | None, connection: object
+) -> dict[int, Cancellation]:
+    """Cancel jobs, and return for each id what it was; see `Queue.cancel`."""
+    numbers = [check_integer("id", id, lowest=-LARGEST, highest=LARGEST) for id in ids]
     if reason is not None:
         check_text("reason", reason, longest=10_000)
     text = "cancelled" if reason is None else f"cancelled: {reason}"
-    rows = database.run("cancel_job", {"id": id, "reason": text, "channel": RUNNING}, connection=connection)
-    if not rows:
-        return Cancellation.TOO_LATE
-    return Cancellation.RUNNING if rows[0][0] else Cancellation.WAITING
+    asked = {"ids": numbers, "reason": text, "channel": RUNNING}
+    rows = database.run("cancel_jobs", asked, connection=connection)
+    found = {id: Cancellation.RUNNING if runs else Cancellation.WAITING for id, runs, _ in rows}
+    return {id: found.get(id, Cancellation.TOO_LATE) for id in numbers}
 
 
 def set_timeout(database: Database, id: int, timeout: timedelta | float | None, *, connection: object) -> bool:

@@ -204,16 +204,28 @@ class JobInfo:
 
 @attrs.frozen
 class Page:
-    """Some of the jobs, in the order of their ids; `next` is what to pass as `after` for more, None at the end."""
+    """Some of the jobs, in the order of their ids; `next` is what to pass as `after` for more, None at the end.
+
+    `gave_up`: the time to look for them was over before there were enough; all up to the id `next` were looked at.
+    """
 
     items: list[JobInfo]
     next: int | None
+    gave_up: bool = False
 
     def __iter__(self) -> Iterator[JobInfo]:
         return iter(self.items)
 
     def __len__(self) -> int:
         return len(self.items)
+
+
+@attrs.frozen
+class JobCount:
+    """How many jobs there are: `number`, or where it is not `exact`, at least so many."""
+
+    number: int
+    exact: bool
 
 
 @attrs.frozen

@@ -16,9 +16,9 @@ from typing import Any, TypeAlias
 
 from psycopg_pool import ConnectionPool
 
-from graphile_worker_py import _running
+from graphile_worker_py import _administration, _running
 from graphile_worker_py import migrate as migrations
-from graphile_worker_py._adding import add_all, add_one, listed, moment
+from graphile_worker_py._adding import add_all, add_one, listed
 from graphile_worker_py._cleaning import CleanupTask, clean_up
 from graphile_worker_py._database import DEFAULT_SCHEMA, Database, all_or_nothing
 from graphile_worker_py._running import Cancellation, Progress
@@ -27,16 +27,14 @@ from graphile_worker_py.checks import (
     LARGEST_ID,
     check_integer,
     check_job_key_mode,
-    check_run_at,
     check_seconds,
-    check_text,
 )
 from graphile_worker_py.cron.crontab import CronItem
 from graphile_worker_py.cron.known import KnownItems
 from graphile_worker_py.events import Events
 from graphile_worker_py.history import History
-from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, JobState, Page, RunSummary, TaskStats
-from graphile_worker_py.listing import page_of
+from graphile_worker_py.jobs import Job, JobKeyMode, JobSpec, RunSummary, TaskStats
+from graphile_worker_py.listing import JobList, QueueInfo, WorkerInfo, queues_of, workers_of
 from graphile_worker_py.results import Waiters
 from graphile_worker_py.retry import DelayRule, ExceptionTypes, RetryPolicy
 from graphile_worker_py.tasks import Around, AroundHelpers, Tasks, check_around
@@ -130,13 +128,12 @@ class Queue:
         """Return what lists the runs of pools that keep a history, when called: `queue.history(task="charge")`."""
         return History(self.database)
 
-    def point_at(
-        self,
-        database: Source,
-        *,
-        schema: str | None = None,
-        listen: str | bool | None = None,
-    ) -> None:
+    @property
+    def jobs(self) -> JobList:
+        """Return what lists jobs, when called, and counts them: `queue.jobs(state="failed")`, `queue.jobs.count()`."""
+        return JobList(self.database)
+
+    def point_at(self, database: Source, *, schema: str | None = None, listen: str | bool | None = None) -> None:
         """Move this queue to another database (None: as the environment says), its tasks and handles with it.
 
         `listen` is then as if the queue were made anew; in the same database it stays, unless it is given.
@@ -243,21 +240,17 @@ class Queue:
 
         A job that is running loses its key and its further attempts instead, and is returned as it then is.
         """
-        check_text("job_key", job_key, shortest=1, longest=512)
-        rows = self.database.run("remove_job", {"job_key": job_key}, connection=connection)
-        return Job(*rows[0]) if rows else None
+        return _administration.remove_job(self.database, job_key, connection=connection)
 
     def complete_jobs(self, ids: Iterable[int], *, connection: object = None) -> list[Job]:
         """Delete jobs as if they were done, but for those running (locked within four hours); return the deleted."""
-        return self._administer("complete_jobs", ids, connection)
+        return _administration.complete_jobs(self.database, ids, connection=connection)
 
     def permanently_fail_jobs(
         self, ids: Iterable[int], reason: str | None = None, *, connection: object = None
     ) -> list[Job]:
         """Use up all attempts of jobs that are not running, with a reason for last_error; return the changed ones."""
-        if reason is not None:
-            check_text("reason", reason, longest=1_000_000)
-        return self._administer("permanently_fail_jobs", ids, connection, reason=reason)
+        return _administration.fail_jobs(self.database, ids, reason=reason, connection=connection)
 
     def reschedule_jobs(
         self,
@@ -270,22 +263,21 @@ class Queue:
         connection: object = None,
     ) -> list[Job]:
         """Change jobs that are not running; what is None stays, run_at too. Return the changed ones as they now are."""
-        if run_at is not None:
-            check_run_at(run_at)
-        for name, value, lowest in (
-            ("priority", priority, -32768),
-            ("attempts", attempts, 0),
-            ("max_attempts", max_attempts, 1),
-        ):
-            if value is not None:
-                check_integer(name, value, lowest=lowest, highest=32767)
-        changes = {"priority": priority, "attempts": attempts, "max_attempts": max_attempts}
-        return self._administer("reschedule_jobs", ids, connection, **moment(run_at), **changes)
+        numbers = {"priority": priority, "attempts": attempts, "max_attempts": max_attempts}
+        return _administration.reschedule_jobs(
+            self.database, ids, run_at=run_at, numbers=numbers, connection=connection
+        )
+
+    def run_jobs_now(self, ids: Iterable[int], *, connection: object = None) -> list[Job]:
+        """Make jobs that are not running due, failed ones with all their attempts anew; return those that are due now.
+
+        One that is due already keeps its place.
+        """
+        return _administration.run_jobs_now(self.database, ids, connection=connection)
 
     def force_unlock_workers(self, ids: Iterable[str], *, connection: object = None) -> None:
         """Free all jobs and queues these workers hold, without asking whether they live: make sure they are dead."""
-        names = [check_text("ids", name, longest=10_000) for name in listed("ids", ids)]
-        self.database.run("force_unlock_workers", {"ids": names}, connection=connection)
+        _administration.unlock(self.database, ids, connection=connection)
 
     def cleanup(
         self, tasks: Iterable[CleanupTask] = ("GC_JOB_QUEUES",), *, keep_tasks: Iterable[str] = ()
@@ -298,19 +290,21 @@ class Queue:
         """
         return clean_up(self.database, tasks, keep=[*self.tasks.identifiers(), *listed("keep_tasks", keep_tasks)])
 
-    def jobs(
-        self,
-        *,
-        state: JobState | None = None,
-        task: str | None = None,
-        queue_name: str | None = None,
-        job_key: str | None = None,
-        limit: int = 100,
-        after: int = 0,
-    ) -> Page:
-        """Return up to `limit` (1 to 10,000) jobs in the order of their ids, after the id `after`, without payloads."""
-        texts = {"task": task, "queue_name": queue_name, "job_key": job_key}
-        return page_of(self.database, texts, state=state, limit=limit, after=after)
+    def queues(
+        self, *, locked: bool | None = None, limit: int = 100, after: str | None = None, patience: float | None = None
+    ) -> list[QueueInfo]:
+        """Return up to `limit` (1 to 10,000) named queues in the order of their names, after the name `after`.
+
+        locked: only those that are held, or are not. Their jobs are counted for `patience` seconds at most.
+        """
+        return queues_of(self.database, locked=locked, limit=limit, after=after, patience=patience)
+
+    def workers(self, *, patience: float | None = None) -> list[WorkerInfo]:
+        """Return the worker pools of this library, and whoever else holds jobs or queues.
+
+        The jobs they hold are counted for `patience` seconds at most.
+        """
+        return workers_of(self.database, patience=patience)
 
     def job(self, id: int) -> Job | None:
         """Return the job of that id with its payload, or None: a job that is done has no row."""
@@ -333,7 +327,13 @@ class Queue:
         Either has then failed for good, with the reason in last_error. A running job's handler sees ctx.cancelled
         within a second, and is interrupted a second later; one that completes all the same is done.
         """
-        return _running.cancel(self.database, id, reason=reason, connection=connection)
+        return self.cancel_jobs([id], reason, connection=connection)[id]
+
+    def cancel_jobs(
+        self, ids: Iterable[int], reason: str | None = None, *, connection: object = None
+    ) -> dict[int, Cancellation]:
+        """Cancel many jobs at once, as `cancel` does one, and say for each id what it was."""
+        return _running.cancel(self.database, listed("ids", ids), reason=reason, connection=connection)
 
     def set_timeout(self, id: int, timeout: timedelta | float | None, *, connection: object = None) -> bool:
         """Give one job its own limit in place of its task's, None for no limit; say whether there is such a job.
@@ -390,11 +390,6 @@ class Queue:
     def _with_defaults(self, spec: JobSpec) -> JobSpec:
         task = self.tasks.get(spec.identifier) if isinstance(spec, JobSpec) else None
         return spec if task is None else task.complete_spec(spec)
-
-    def _administer(self, statement: str, ids: Iterable[int], connection: object, **changes: Any) -> list[Job]:
-        numbers = [check_integer("ids", id, lowest=-LARGEST_ID, highest=LARGEST_ID) for id in listed("ids", ids)]
-        rows = self.database.run(statement, {"ids": numbers, **changes}, connection=connection)
-        return [Job(*row) for row in rows]
 
     def _connected_to(self, database: Source, schema: str, listen: str | bool | None) -> Database:
         return Database(database, schema=schema, listen=listen, **self._options)  # type: ignore[arg-type]

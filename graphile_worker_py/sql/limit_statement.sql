@@ -1,0 +1,4 @@
+-- Makes each further statement of this transaction end after so many milliseconds, with query_canceled; null leaves it as it
+-- is. And lets none of them be compiled, which takes longer than to look at a million jobs.
+select set_config('statement_timeout', coalesce(%(milliseconds)s::text, current_setting('statement_timeout')), true),
+    set_config('jit', 'off', true)
