@@ -55,8 +55,12 @@ def wait(payload):
 """
 
 
+ALWAYS: dict[str, str] = {}  # further environment variables, which a module's fixture may set
+
+
 def environment(**more: str) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(ROOT), **more}
+    home = os.environ.get("HOME", "/")
+    return {"PATH": os.environ["PATH"], "HOME": home, "PYTHONPATH": str(ROOT), **ALWAYS, **more}
 
 
 def graphile(*arguments: str, cwd: Path | None = None, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Iterator
@@ -17,6 +18,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from command_line import COMMAND, DEADLINE, environment
+
+# Makes the terminal that of the new session, so that Ctrl-C is a signal, and becomes the program.
+TAKE_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 class Terminal:
@@ -65,7 +71,7 @@ def terminal(*arguments: str, columns: int = 100, **more: Any) -> Iterator[Termi
     end, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = subprocess.Popen(
-        [*COMMAND, *arguments],
+        [sys.executable, "-ISc", TAKE_TERMINAL, *COMMAND, *arguments],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

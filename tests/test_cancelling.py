@@ -374,9 +374,8 @@ def test_what_is_no_id_or_reason_is_refused(queue: Queue) -> None:
 
 def test_on_the_command_line(queue: Queue, migrated_url: str) -> None:
     job = queue.add_job("work")
-    done = graphile("cancel", str(job.id), "--reason", "no longer wanted", "--database", migrated_url)
-    assert (done.returncode, done.stdout) == (0, f"Job {job.id} waited: it will not run.\n")
+    done = graphile("jobs", "cancel", str(job.id), "--reason", "no longer wanted", "--database", migrated_url)
+    assert (done.returncode, done.stdout) == (0, "1 job cancelled.\n")
     assert state(queue, job.id) == ("failed", AS_CANCELLED)
-    again = graphile("cancel", str(job.id), "--database", migrated_url)
-    assert again.returncode == 1
-    assert "cannot be cancelled" in again.stderr
+    again = graphile("jobs", "cancel", str(job.id), "--database", migrated_url)
+    assert (again.returncode, again.stderr) == (1, f"Error: left alone: {job.id} (failed)\n")

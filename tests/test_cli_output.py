@@ -162,3 +162,13 @@ def test_nothing_is_said_in_a_line(queue: Queue, migrated_url: str) -> None:
 def test_a_pipe_that_nobody_reads(busy: Queue, migrated_url: str, arguments: list[str]) -> None:
     with closed_pipe() as pipe:
         assert_error(graphile(*arguments, "--database", migrated_url, stdout=pipe), 1, "standard output")
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [("j", ["jobs"]), ("jobs r", ["remove", "reschedule", "run-now"]), ("jobs list --state f", ["failed"])],
+)
+def test_the_shell_is_told_how_to_go_on(line: str, offered: list[str]) -> None:
+    words = {"COMP_WORDS": f"graphile-worker-py {line}", "COMP_CWORD": str(len(line.split()))}
+    done = graphile(more={"_GRAPHILE_WORKER_PY_COMPLETE": "bash_complete", **words})
+    assert (done.returncode, sorted(done.stdout.split())) == (0, [f"plain,{word}" for word in offered])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -105,7 +107,10 @@ def test_the_command_line_does_it_too(queue: Queue, migrated_url: str, tmp_path:
         return done.stdout
 
     assert run("pause", "nightly") == "nightly: paused\n"
-    assert run("list") == "nightly: paused\nnoon: Mon 2024-01-01 12:00 UTC\n"
+    head, *items = (re.split(r"\s{2,}", line) for line in run("list").splitlines())
+    assert head == ["item", "paused", "last run", "known since"]
+    assert [item[:3] for item in items] == [["nightly", "yes", "-"], ["noon", "no", "2024-01-01 12:00:00Z"]]
+    assert [json.loads(line)["paused"] for line in run("list", "--json").splitlines()] == [True, False]
     assert run("resume", "nightly") == "nightly: goes on\n"
     job = queue.job(int(run("run", "nightly")))
     assert job is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -286,17 +288,28 @@ def test_without_the_table_a_pool_works_and_says_so_once(
     assert len(said) == 1
 
 
-def test_the_command_line_keeps_a_history_and_shows_it(queue: Queue, folder: Any, migrated_url: str) -> None:
+def test_the_command_line_keeps_a_history_and_shows_it(
+    capsys: pytest.CaptureFixture[str], queue: Queue, folder: Any, migrated_url: str
+) -> None:
     queue.add_job("note", "x")
     queue.add_job("fail", max_attempts=1)
     arguments = ("--database", migrated_url)
     ran = graphile("run", "jobs:queue", "--once", "-c", "1", "--history", "7d", *arguments, cwd=folder)
     assert "1 completed" in ran.stdout
-    lines = graphile("history", *arguments, cwd=folder).stdout.splitlines()
-    assert [line.split("  ")[1].strip() for line in lines] == ["failed", "completed"]
-    assert graphile("history", "--outcome=completed", *arguments, cwd=folder).stdout.splitlines() == lines[1:]
-    assert graphile("history", "--job=2", "--limit=1", *arguments, cwd=folder).stdout.splitlines() == lines[:1]
-    assert graphile("history", "--task=none", *arguments, cwd=folder).stdout == ""
+
+    def shown(*options: str) -> list[list[str]]:
+        done = in_process(capsys, "history", *options, *arguments)
+        return [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines()]
+
+    head, *rows = shown()
+    assert head == ["run", "finished", "took", "job", "task", "attempt", "outcome", "host", "error"]
+    assert [row[3:7] for row in rows] == [["2", "fail", "1", "failed"], ["1", "note", "1", "completed"]]
+    assert [row[8] for row in rows] == ["ValueError: secret", "-"]
+    assert shown("--outcome=completed")[1:] == shown("--before", rows[0][0])[1:] == rows[1:]
+    assert shown("--job=2", "--limit=1")[1:] == rows[:1]
+    assert shown("--task=none") == []
+    said = json.loads(in_process(capsys, "history", "--json", "--limit=1", *arguments).stdout)
+    assert (said["id"], said["outcome"], said["attempt"]) == (int(rows[0][0]), "failed", 1)
 
 
 @pytest.mark.parametrize("text", ["", "0d", "7", "7 days", "-7d"])

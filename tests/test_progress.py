@@ -15,6 +15,7 @@ from command_line import graphile
 from plain_sql import eventually
 
 from graphile_worker_py import InvalidJobSpec, JobContext, Progress, Queue, RunSummary, WorkerPool
+from graphile_worker_py.cli._output import text_of
 from graphile_worker_py.worker.heartbeat import Sweeper
 
 Pools = Callable[..., WorkerPool]
@@ -49,7 +50,7 @@ def test_the_newest_can_be_read_while_the_job_runs(queue: Queue, pools: Pools, m
     assert isinstance(progress, Progress)
     assert progress.updated_at >= job.created_at
     shown = graphile("progress", str(job.id), "--database", migrated_url)
-    at = progress.updated_at.isoformat(timespec="seconds")
+    at = text_of(progress.updated_at)
     assert (shown.returncode, shown.stdout) == (0, f"20 of 40 (50%), attempt 1, {at}: twenty\n")
     steps.gate.set()
     eventually(lambda: queue.job(job.id) is None)

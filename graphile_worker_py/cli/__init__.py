@@ -18,20 +18,8 @@ from graphile_worker_py.cli import _options
 
 NAME = "graphile-worker-py"
 COMMANDS = (
-    "migrate",
-    "add",
-    "add-many",
-    "run",
-    "stats",
-    "tasks",
-    "top",
-    "doctor",
-    "progress",
-    "cancel",
-    "crontab",
-    "history",
-    "roles",
-    "demo",
+    *("migrate", "add", "add-many", "run", "top", "jobs", "queues", "tasks", "workers", "stats", "progress", "history"),
+    *("crontab", "unlock", "cleanup", "doctor", "roles", "demo"),
 )
 
 

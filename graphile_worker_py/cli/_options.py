@@ -145,6 +145,17 @@ class Epilog(click.Command):
             formatter.write_dl([(str(int(code)), meaning) for code, meaning in MEANINGS.items()])
 
 
+class Group(Epilog, click.Group):
+    """Commands of a command, with the exit codes in its help, which is shown where none is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read what follows the command's name; nothing is a mistake, and asks for the help."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help())
+            ctx.exit(ExitCode.USAGE)
+        return super().parse_args(ctx, args)
+
+
 def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     context.obj.debug = context.obj.debug or value
 

@@ -36,12 +36,14 @@ json_option = click.option(
 class Column:
     """A column of a table: its title, and what of a thing stands in it.
 
-    `long`: the texts may be cut on a terminal. `style`: what rich calls the look of a thing's cell, "red" say.
+    `long`: the texts may be cut on a terminal. `unless`: where all things have this, a terminal does without the
+    column. `style`: what rich calls the look of a thing's cell, "red" say.
     """
 
     title: str
     of: Callable[[Any], object]
     long: bool = attrs.field(default=False, kw_only=True)
+    unless: object = attrs.field(default=..., kw_only=True)
     style: Callable[[Any], str] = attrs.field(default=lambda thing: "", kw_only=True)
 
 
@@ -64,6 +66,8 @@ def show(things: Iterable[Any], columns: Sequence[Column], *, as_json: bool) -> 
             show_json(thing)
         return
     shown = list(things)
+    if is_terminal():
+        columns = [column for column in columns if any(column.of(thing) != column.unless for thing in shown)]
     rows = [[text_of(column.of(thing)) for column in columns] for thing in shown]
     if not rows:
         return
@@ -120,13 +124,23 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not (_is_terminal(sys.stdin) and _is_terminal(sys.stderr)):
         raise click.UsageError(f"{safe(question)} Nobody can be asked without a terminal: add --yes to go on")
-    if not click.confirm(safe(question), err=True):
+    try:
+        agreed = click.confirm(safe(question), err=True)
+    except click.Abort:
+        click.echo(err=True)  # ends the line of the question
+        raise
+    if not agreed:
         raise click.ClickException("nothing was changed")
 
 
 def counted(number: int, thing: str) -> str:
     """Return a number with what is counted: 1 job, 2,000 jobs."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def at_least(number: int, *, exact: bool) -> int | str:
+    """Return a number, with a + where it was not counted to the end."""
+    return number if exact else f"{number}+"
 
 
 def is_terminal() -> bool:
@@ -147,11 +161,21 @@ def text_of(value: object, *, lines: bool = False) -> str:
     return "\n".join(map(safe, text.split("\n"))) if lines and text else safe(text) or '""'
 
 
+def waited(seconds: float | None) -> timedelta | None:
+    """Return an age in seconds as a length of time."""
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def first_line(error: str | None) -> str | None:
+    """Return the first line of an error, for a table."""
+    return None if error is None else error.split("\n", 1)[0]
+
+
 def lasting(time: timedelta) -> str:
     """Return a length of time by its two largest units, as options take it: 3.2s, 5m10s, 3h12m, 4d3h."""
     seconds = time.total_seconds()
     if abs(seconds) < 60:
-        return f"{seconds:.1f}s"
+        return f"{seconds:.3f}s" if 0 < abs(seconds) < 0.1 else f"{seconds:.1f}s"
     minutes, seconds = divmod(round(abs(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -215,10 +239,8 @@ def _titles(columns: Sequence[Column]) -> list[str]:
 
 def _to_the_right(columns: Sequence[Column], things: Sequence[Any]) -> list[bool]:
     """Return for each column whether it holds numbers, which stand to the right."""
-    numbers = (int, float, timedelta)
-    return [
-        all(isinstance(value, numbers) for value in map(column.of, things) if value is not None) for column in columns
-    ]
+    kinds = [{type(value) for value in map(column.of, things)} - {type(None)} for column in columns]
+    return [bool(found) and found <= {int, float, timedelta} for found in kinds]
 
 
 def _width(text: str) -> int:

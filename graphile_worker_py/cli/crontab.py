@@ -7,18 +7,15 @@ from datetime import datetime, timezone
 import click
 
 from graphile_worker_py import Queue
-from graphile_worker_py.cli._options import Epilog, debug_option, shared_options
+from graphile_worker_py.cli._options import Epilog, Group, debug_option, shared_options
+from graphile_worker_py.cli._output import Column, json_option, note, show
 from graphile_worker_py.cron.crontab import read_crontab
 from graphile_worker_py.cron.schedule import next_times
 
 FORMAT = "%a %Y-%m-%d %H:%M"
 
 
-class _Group(Epilog, click.Group):
-    """Commands of a command, with the exit codes in its help."""
-
-
-@click.group("crontab", cls=_Group)
+@click.group("crontab", cls=Group)
 def command() -> None:
     """Check a crontab, see when its items are due, pause one, or run one now."""
 
@@ -60,15 +57,24 @@ def coming(file: str, *, count: int) -> None:
             click.echo("  never")
 
 
+COLUMNS = (
+    Column("item", lambda item: item.identifier),
+    Column("paused", lambda item: item.paused, style=lambda item: "yellow" if item.paused else ""),
+    Column("last run", lambda item: item.last_execution),
+    Column("known since", lambda item: item.known_since),
+)
+
+
 @command.command("list", cls=Epilog)
+@json_option
 @shared_options()
-def known(*, database: str | None, schema: str | None) -> None:
-    """List the items that workers have made known, when each was last due, and which are paused."""
+def known(*, as_json: bool, database: str | None, schema: str | None) -> None:
+    """List the items that workers have made known, when each last ran, and which are paused."""
     with Queue(database, schema=schema) as queue:
-        for item in queue.crontab.known():
-            last = item.last_execution
-            state = "paused" if item.paused else last.strftime(f"{FORMAT} UTC") if last else "not run yet"
-            click.echo(f"{item.identifier}: {state}")
+        items = queue.crontab.known()
+    show(items, COLUMNS, as_json=as_json)
+    if not items:
+        note("No worker has made an item known here yet.")
 
 
 @command.command("pause", cls=Epilog)

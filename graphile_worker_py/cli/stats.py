@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import click
 
 from graphile_worker_py import Queue
 from graphile_worker_py.cli._options import Epilog, shared_options
-from graphile_worker_py.cli._output import json_option, show_fields, show_json
+from graphile_worker_py.cli._output import json_option, show_fields, show_json, waited
 
 STATES = ("ready", "scheduled", "running", "retrying", "failed")
 
@@ -26,7 +24,7 @@ def command(*, as_json: bool, database: str | None, schema: str | None) -> None:
         tasks = queue.stats()
     counts: dict[str, object] = {state: sum(getattr(stats, state) for stats in tasks) for state in STATES}
     ages = [stats.oldest_ready for stats in tasks if stats.oldest_ready is not None]
-    oldest = timedelta(seconds=max(ages)) if ages else None
+    oldest = waited(max(ages, default=None))
     if as_json:
         show_json({**counts, "oldest_ready": oldest, "tasks": tasks})
     else:

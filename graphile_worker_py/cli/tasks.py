@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import click
 
-from graphile_worker_py import Queue, TaskStats
+from graphile_worker_py import Queue
 from graphile_worker_py.cli._options import Epilog, shared_options
-from graphile_worker_py.cli._output import Column, json_option, note, show
-
-
-def waited(stats: TaskStats) -> timedelta | None:
-    """Return how long the oldest ready job of a task has waited."""
-    return None if stats.oldest_ready is None else timedelta(seconds=stats.oldest_ready)
-
+from graphile_worker_py.cli._output import Column, json_option, note, show, waited
 
 COLUMNS = (
     Column("task", lambda stats: stats.identifier),
@@ -23,7 +15,7 @@ COLUMNS = (
     Column("running", lambda stats: stats.running),
     Column("retrying", lambda stats: stats.retrying, style=lambda stats: "yellow" if stats.retrying else ""),
     Column("failed", lambda stats: stats.failed, style=lambda stats: "red" if stats.failed else ""),
-    Column("oldest ready", waited),
+    Column("oldest ready", lambda stats: waited(stats.oldest_ready)),
 )
 
 
