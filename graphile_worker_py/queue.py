@@ -309,7 +309,7 @@ class Queue:
     def job(self, id: int) -> Job | None:
         """Return the job of that id with its payload, or None: a job that is done has no row."""
         check_integer("id", id, lowest=-LARGEST_ID, highest=LARGEST_ID)
-        rows = self.database.run("job", {"id": id})
+        rows = self.database.run("one_job", {"id": id})
         return Job(*rows[0]) if rows else None
 
     def wait_for(self, job: Job | int, timeout: float | None = None) -> Any:
