@@ -43,7 +43,7 @@ ACTIONS: dict[str, set[str]] = {
     "create policy mine on {s}._private_jobs using (true)": {"as owner"},
     "create table {s}.mine ()": {"as owner"},
     "create table {p}.mine ()": {"as owner"},
-    "create or replace function {p}.add_job() returns int language sql return 1": {"as owner"},
+    "create or replace function {p}.add_job() returns int language sql as 'select 1'": {"as owner"},
     "drop table {s}._private_py_results": {"as owner"},
     "drop schema {s} cascade": {"as owner"},
     "select {s}.add_job('task')": {W, "as owner"},
@@ -72,9 +72,9 @@ class Stage:
             **{kind: f'{prefix} "{kind}" 100%' for kind in roles.KINDS},
         )
         self.logins = {kind: f"{prefix}_{kind}_login" for kind in KINDS}
+        stack.callback(self._drop, [*self.roles.names, *self.logins.values()])
         for name in self.logins.values():
             self.admin.execute(sql.SQL("create role {} login password 'x'").format(sql.Identifier(name)))
-        stack.callback(self._drop, [*self.roles.names, *self.logins.values()])
 
     def set_up(self, tasks: Sequence[str] = (), *, by: str | None = None) -> None:
         """Run the script, with a producer limited to these tasks, as somebody other than a superuser if named."""

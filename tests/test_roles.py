@@ -122,9 +122,9 @@ def test_a_worker_can_do_all_that_a_worker_does(stage: Stage, caplog: pytest.Log
         eventually(lambda: len(queue.history(task="tick")) >= 5)
         eventually(lambda: queue.jobs(task="left").items[0].state == "retrying")
         eventually(lambda: queue.jobs(task="items").items[0].state == "failed")
-        queue.crontab.pause("tick")
-        queue.crontab.resume("tick")
-        queue.crontab.run("tick")
+    queue.crontab.pause("tick")
+    queue.crontab.resume("tick")
+    queue.crontab.run("tick")
     assert {record.getMessage() for record in caplog.records if record.levelname == "WARNING"} == {
         "worker pool gone has vanished; jobs taken back from the dead: 1"
     }
