@@ -41,14 +41,7 @@ TEMPLATES = [
 
 server = conninfo_to_dict(os.environ.get("DATABASE_URL", "dbname=shop"))
 DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": server.get("dbname", "shop"),
-        "USER": server.get("user", ""),
-        "PASSWORD": server.get("password", ""),
-        "HOST": server.get("host", ""),
-        "PORT": server.get("port", ""),
-    }
+    "default": {"ENGINE": "django.db.backends.postgresql", "NAME": server.pop("dbname", "shop"), "OPTIONS": server}
 }
 
 INSTALLED_APPS = [

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from inspect import isasyncgenfunction, isgeneratorfunction
 from typing import Any
 
 from django.apps import apps
@@ -71,6 +72,8 @@ class GraphileWorkerBackend(BaseTaskBackend):
     def validate_task(self, task: Any) -> None:
         """Raise InvalidTask for what cannot be run; let workers of this project know of all else."""
         super().validate_task(task)
+        if isgeneratorfunction(task.func) or isasyncgenfunction(task.func):
+            raise InvalidTask(f"{task.module_path} is a generator: calling it would run nothing, so replace its yield.")
         try:
             self._spec(task, None)
             check_job_key_mode(getattr(task, "job_key_mode", None), getattr(task, "job_key", None))

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Coroutine
-from inspect import iscoroutinefunction
+from collections.abc import Awaitable
+from inspect import isawaitable
 from typing import Any
 
 import psycopg
@@ -120,7 +120,7 @@ class Attempt:
         if result.task.takes_context:
             args = [GraphileWorkerContext(task_result=result, job_context=ctx), *args]
         called = result.task.func(*args, **result.kwargs)
-        if not iscoroutinefunction(result.task.func):
+        if not isawaitable(called):
             return called
         helped.set(ctx.job)  # a coroutine runs in a thread of asgiref's, with a copy of this thread's context variables
         return async_to_sync(_finished)(called, ctx)
@@ -168,12 +168,12 @@ class Attempt:
             object.__setattr__(self.result, name, value)
 
 
-async def _finished(coroutine: Coroutine[Any, Any, Any], ctx: JobContext) -> Any:
-    """Await a task's coroutine, and cancel it when its job's time is over, or the job was cancelled.
+async def _finished(called: Awaitable[Any], ctx: JobContext) -> Any:
+    """Await what a task's function returned, and cancel it when its job's time is over, or the job was cancelled.
 
     The worker's thread waits for it in a lock, where it could not be interrupted.
     """
-    running = asyncio.ensure_future(coroutine)
+    running = asyncio.ensure_future(called)
     while not running.done():
         await asyncio.wait({running}, timeout=LOOK_EVERY)
         if ctx.remaining == 0.0 and not running.done():

@@ -142,6 +142,7 @@ class Refused(SimpleTestCase):
         wrong = [
             (lambda: task(nested()), "module level"),
             (lambda: task(lambda: None), "module level"),
+            (lambda: task(generator), "generator is a generator: calling it would run nothing"),
             (partial(errands.carry.using, queue_name="emails"), "Queue 'emails' is not valid"),
             (partial(errands.carry.using, priority=101), "priority must be a whole number between -100 and 100"),
             (partial(errands.carry.using, run_after=datetime(2040, 1, 1)), "aware"),
@@ -186,6 +187,11 @@ class Refused(SimpleTestCase):
 
 
 BACKEND = "graphile_worker_py.contrib.django.GraphileWorkerBackend"
+
+
+def generator():
+    """Do nothing when called."""
+    yield
 
 
 def never(first) -> None:

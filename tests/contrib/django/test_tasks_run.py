@@ -128,10 +128,11 @@ class Run(TestCase):
 
     def test_a_coroutine(self) -> None:
         Letter.objects.create(to="ann")
-        result = errands.count_letters.enqueue()
+        result, wrapped = errands.count_letters.enqueue(), errands.count_from_outside.enqueue()
         run()
         result.refresh()
-        assert (result.return_value, result.task.priority) == (1, 10)
+        wrapped.refresh()
+        assert (result.return_value, result.task.priority, wrapped.return_value) == (1, 10, 1)
 
     def test_arguments_that_do_not_fit_the_function(self) -> None:
         result = errands.divide.using(max_attempts=1).enqueue(1, 2, 3)

@@ -46,6 +46,12 @@ async def count_letters(seconds=0.0):
     return await Letter.objects.acount()
 
 
+@task(backend="kept")
+def count_from_outside():
+    """Return a coroutine, as a decorator around one may."""
+    return count_letters.func()
+
+
 @task(backend="kept", takes_context=True)
 def steer(context, how):
     """Say what becomes of the job, once."""
