@@ -27,12 +27,11 @@ class Reports:
     def __init__(self, address: tuple[str, int] | None, parent: Parent | None) -> None:
         self.source: Callable[[], Health] = Health
         self._services: list[Service] = []
-        systemd = Systemd.of_environment() if parent is None else None
         if address is not None and parent is None:
             from graphile_worker_py.cli._health_server import HealthServer  # http.server takes its time
 
             self._services.append(HealthServer(address, self._health))
-        if systemd is not None:
+        if parent is None and (systemd := Systemd.of_environment()) is not None:
             self._services.append(ToSystemd(systemd, self._health))
         if parent is not None:
             self._services.append(ToParent(parent, self._health))

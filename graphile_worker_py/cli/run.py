@@ -77,7 +77,7 @@ def command(context: click.Context, /, **given: Any) -> int:
 def refuse_what_contradicts(context: click.Context, options: RunOptions) -> None:
     """Raise click.UsageError where options go against each other; for --once a file may say what is for daemons."""
     if options.target is None and options.tasks is None:
-        raise click.UsageError("nothing to run: give MODULE:ATTRIBUTE, --tasks DIR, or both")
+        raise click.UsageError("nothing to run: give MODULE:ATTRIBUTE, --tasks DIR, or both, here or in a file")
     if options.once and is_asked_for(context, "crontab"):
         raise click.UsageError("--once runs what is ready and ends, so it follows no --crontab")
     if options.once and is_asked_for(context, "reload"):
