@@ -72,6 +72,6 @@ def test_jobs_that_failed_for_good(queue: Queue, db: psycopg.Connection) -> None
         queue.add_jobs([JobSpec(f"task {number}")] * (7 - number))
     update_jobs(db, "attempts = max_attempts")
     found = one(findings(queue, "failed"), "warning", "task 0 (7), task 1 (6)", "task 4 (3) and 2 more")
-    assert "queue.cleanup" in found.do
+    assert "cleanup DELETE_PERMAFAILED_JOBS" in found.do
     queue.cleanup(["DELETE_PERMAFAILED_JOBS"])
     assert findings(queue, "failed") == NOTHING
