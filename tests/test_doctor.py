@@ -109,7 +109,7 @@ def test_connections_of_a_role_and_of_the_server(
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed (Debian: apt-get install pgbouncer)")
-def test_a_pooler(tmp_path_factory: pytest.TempPathFactory, migrated_url: str) -> None:
+def test_a_pooler(tmp_path_factory: pytest.TempPathFactory, migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("pgbouncer")
     for parent in folder.parents[:2]:
         parent.chmod(0o755)  # pytest's are for one user only, pgbouncer runs as another
@@ -125,13 +125,18 @@ def test_a_pooler(tmp_path_factory: pytest.TempPathFactory, migrated_url: str) -
         queue.point_at(bouncer.url, listen=migrated_url)
         assert findings(queue, "pooler") == findings(queue, "notifications") == NOTHING
         queue.point_at(bouncer.url, listen=bouncer.url)
+        monkeypatch.setattr(reaching, "PATIENCE", 0.5)
         one(findings(queue, "notifications"), "problem", "did not arrive")
 
 
-def test_notifications_from_where_nothing_is_sent(queue: Queue, migrated_url: str) -> None:
+def test_notifications_from_where_nothing_is_sent(
+    queue: Queue, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert findings(queue, "notifications") == NOTHING
     queue.point_at(migrated_url, listen=make_conninfo(migrated_url, dbname="postgres"))
-    one(findings(queue, "notifications"), "problem", "did not arrive within 2 seconds")
+    with monkeypatch.context() as patched:
+        patched.setattr(reaching, "PATIENCE", 0.5)
+        one(findings(queue, "notifications"), "problem", "did not arrive within 0.5 seconds")
     nowhere = "host=127.0.0.1 port=1 user=me password=see-cret"
     queue.point_at(migrated_url, listen=nowhere)
     found = one(findings(queue, "notifications"), "problem", "workers cannot listen where they are to: ")
@@ -142,7 +147,7 @@ def test_notifications_from_where_nothing_is_sent(queue: Queue, migrated_url: st
 
 def test_a_clock_that_is_wrong(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time
-    for shift, says in ((400, "7 min ahead of the server's"), (-30, "30 s behind the server's")):
+    for shift, says in ((400, "7 min ahead of the server's"), (-400, "7 min behind the server's")):
         monkeypatch.setattr(reaching.time, "time", lambda shift=shift: now() + shift)
         one(findings(queue, "clock"), "warning", says)
     monkeypatch.undo()
@@ -318,7 +323,7 @@ def test_a_locked_table_is_not_waited_for(queue: Queue, migrated_url: str) -> No
         other.execute("lock table graphile_worker._private_jobs")
         began = time.monotonic()
         found = {each.check: each for each in doctor.examine(queue)}
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
     for check in ("locks", "waiting", "failed"):
         assert (found[check].level, found[check].what) == (
             "note",

@@ -16,7 +16,7 @@ from graphile_worker_py.doctor.findings import Finding, age, note, ok, problem, 
 from graphile_worker_py.doctor.visit import Visit
 from graphile_worker_py.errors import InvalidConninfo
 
-PATIENCE = 2.0  # seconds for a notification
+PATIENCE = 5.0  # seconds for a notification
 GLANCES = 3  # at the server's clock
 
 
@@ -63,7 +63,7 @@ def round_trip(visit: Visit, ear: Connection) -> Finding:
     for _ in ear.notifies(timeout=PATIENCE, stop_after=1):
         return ok(f"a notification arrived after {(time.monotonic() - began) * 1000:.0f} ms")
     return problem(
-        f"a notification did not arrive within {PATIENCE:.0f} seconds where workers listen: they find jobs by polling",
+        f"a notification did not arrive within {PATIENCE:g} seconds where workers listen: they find jobs by polling",
         "let --listen or GRAPHILE_WORKER_LISTEN name this very database of this very server, with no pooler in between",
     )
 

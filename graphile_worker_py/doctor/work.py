@@ -96,8 +96,8 @@ def waiting(visit: Visit) -> Iterator[Finding]:
     )
     yield warning(
         f"ready jobs wait to be run: {told}",
-        "see that a worker with these tasks runs (graphile-worker-py workers), and whether more are needed; jobs also wait "
-        "for their named queue (graphile-worker-py queues), for a limit, and where workers leave their flag alone",
+        "see that a worker with these tasks runs (graphile-worker-py workers), and whether more are needed; jobs also "
+        "wait for their named queue (graphile-worker-py queues), for a limit, and where workers leave their flag alone",
     )
 
 
@@ -115,8 +115,8 @@ def unknown_tasks(visit: Visit) -> Iterator[Finding]:
         return
     yield warning(
         f"jobs wait of tasks that have no handler here: {listed(found)}",
-        "see that another worker has them, or register them; jobs that nobody wants are ended by graphile-worker-py jobs "
-        "cancel --task NAME",
+        "see that another worker has them, or register them; jobs that nobody wants are ended by "
+        "graphile-worker-py jobs cancel --task NAME",
     )
 
 
@@ -129,8 +129,8 @@ def failed(visit: Visit) -> Iterator[Finding]:
     told = listed([f"{task} ({about(jobs, percent)})" for task, jobs, percent in found])
     yield warning(
         f"jobs have failed for good: {told}",
-        "look at them (graphile-worker-py jobs list --state failed), then let them run again (jobs run-now) or delete them "
-        "(cleanup DELETE_PERMAFAILED_JOBS)",
+        "look at them (graphile-worker-py jobs list --state failed), then let them run again (jobs run-now) or delete "
+        "them (cleanup DELETE_PERMAFAILED_JOBS)",
     )
 
 
