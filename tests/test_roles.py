@@ -233,6 +233,11 @@ def test_what_is_undone_leaves_nothing(stage: Stage) -> None:
         ("create role {viewer} bypassrls", "is a superuser or bypasses row security"),
         ("create role {owner}; create role {producer} in role {owner}", "is a member of .*, so nothing would limit it"),
         ("create schema {producer_schema}", "is there already and belongs to"),
+        (
+            "create role {owner}; create schema {producer_schema} authorization {owner}"
+            " create table things (); alter table {producer_schema}.things owner to {owner}",
+            "holds tables, such as things",
+        ),
         ("drop schema graphile_worker cascade", "is not installed in this database: run graphile-worker-py migrate"),
     ],
 )

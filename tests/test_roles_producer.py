@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import attrs
 import psycopg
 import pytest
 from command_line import assert_error, graphile
@@ -15,7 +16,7 @@ from plain_sql import eventually
 from psycopg import sql
 from rights import Stage, staged
 
-from graphile_worker_py import JobContext, JobSpec, NotSupported, Queue, RetryLater, SchemaMissing, quick_add_job
+from graphile_worker_py import JobContext, JobSpec, NotSupported, Queue, RetryLater, SchemaMissing, quick_add_job, roles
 
 REFUSED = "jobs may be added for these tasks only: mine, my other"
 FOREIGN = "the job that has this key is of a task for which no jobs may be added"
@@ -138,6 +139,21 @@ def test_jobs_of_other_tasks_are_refused(stage: Stage, owner: Queue) -> None:
         producer.add_job("mine")
     stage.set_up()
     producer.add_job("mine")
+
+
+def test_several_producers_have_lists_of_their_own(stage: Stage) -> None:
+    stage.set_up(["mine"])
+    another = attrs.evolve(
+        stage.roles, producer=stage.logins["outsider"], producer_schema="second", tasks=["theirs"], members=()
+    )
+    stage.run(roles.set_up(another))
+    for kind, schema, task in (("producer", stage.roles.producer_schema, "mine"), ("outsider", "second", "theirs")):
+        with Queue(stage.url(kind), schema=schema) as producer:
+            assert producer.add_job(task).task_identifier == task
+            with pytest.raises(NotSupported, match=f"for these tasks only: {task}"):
+                producer.add_job("another")
+    with Queue(stage.url("producer"), schema="second") as other, pytest.raises(NotSupported, match="schema second"):
+        other.add_job("theirs")
 
 
 @pytest.mark.parametrize("state", STATES)

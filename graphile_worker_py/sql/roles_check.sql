@@ -42,5 +42,14 @@ begin
     raise exception 'schema % is there already and belongs to %: name another for the producer',
       {producer_schema_name}, culprit using errcode = 'GWROL';
   end if;
+
+  select c.relname into culprit
+  from pg_class as c
+  join pg_namespace as n on n.oid = c.relnamespace
+  where n.nspname = {producer_schema_name} and c.relkind in ('r', 'p', 'm', 'f');
+  if found then
+    raise exception 'schema % holds tables, such as %, and so is none for a producer: name another for it',
+      {producer_schema_name}, culprit using errcode = 'GWROL';
+  end if;
 end
 $graphile_worker_py$
