@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from command_line import COMMAND, DEADLINE, Daemon, assert_error, closed_pipe, environment, graphile
+from command_line import COMMAND, DEADLINE, Daemon, assert_error, closed_pipe, environment, graphile, in_process
 from drills.servers import Server, Unavailable, programs, scratch
 from screen import Screen
 from tcp_proxy import TcpProxy
@@ -222,12 +222,15 @@ def test_an_outage_is_told_and_outlived(
     end(screen, 0)
 
 
-@pytest.mark.parametrize("arguments", [(), ("--once",), ("--json", "--once")])
-def test_an_error_at_the_start_is_one_line(database_url: str, arguments: tuple[str, ...]) -> None:
-    assert_error(graphile("top", *arguments, "--database", "host=127.0.0.1 port=1"), 3, "cannot reach the database")
-    assert_error(graphile("top", *arguments, "--database", database_url), 4, "graphile-worker-py migrate")
+@pytest.mark.parametrize("arguments", [(), ("--once",), ("--json",)], ids=str)
+def test_an_error_at_the_start_is_one_line(
+    database_url: str, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = "host=127.0.0.1 port=1"
+    assert_error(in_process(capsys, "top", *arguments, "--database", away), 3, "cannot reach the database")
+    assert_error(in_process(capsys, "top", *arguments, "--database", database_url), 4, "graphile-worker-py migrate")
     for wrong in ("0", "soon", "1e9"):
-        assert_error(graphile("top", *arguments, "--interval", wrong), 2, "--interval", "--help)")
+        assert_error(in_process(capsys, "top", *arguments, "--interval", wrong), 2, "--interval", "--help)")
 
 
 def test_an_error_at_the_start_does_not_touch_the_terminal(top: Top, database_url: str) -> None:

@@ -138,9 +138,13 @@ def _watch(queue: Queue, monitor: Monitor, first: Snapshot, *, interval: float, 
 
 def _only(snapshot: Snapshot, text: str) -> Snapshot:
     """Return a look at those tasks only whose name holds a text."""
+    if not text:
+        return snapshot
+    tasks = tuple(task for task in snapshot.tasks if text in task.task)
     return attrs.evolve(
         snapshot,
-        tasks=tuple(task for task in snapshot.tasks if text in task.task),
+        tasks=tasks,
+        oldest_ready=max((task.oldest_ready for task in tasks if task.oldest_ready is not None), default=None),
         running=tuple(job for job in snapshot.running if text in job.task),
         errors=tuple(failure for failure in snapshot.errors if text in failure.task),
     )
