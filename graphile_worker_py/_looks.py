@@ -111,7 +111,7 @@ class Snapshot:
 
     `read`: how much of the table was counted, from 0 to 1; counts are estimates where it is less. `ready_counted`: how
     many are ready was counted just now, and there are no more. `oldest_ready`: seconds. `history`: whether some worker
-    keeps one. `notes` say what is not known, and why. `cost`: seconds it took the server, as seen from here.
+    keeps one. `notes` say what is not known, and why. `cost`: seconds that the server was at work on it.
     """
 
     at: datetime

@@ -59,6 +59,8 @@ def test_what_is_not_exact_says_so() -> None:
     assert "counts up to 41.0s old" in head(counts_age=41.0)
     assert "standby  in -  out -" in head(standby=True, rates=Rates(None, None, 0.0))
     assert "no history here: run migrate; no pools" in head(notes=("no history here: run migrate", "no pools"))
+    long = "\n".join(drawn(silence=Silence(NOW, "the reason is long " * 20), size=(60, 24)))
+    assert long.count("the reason") == 8, "three lines of it"
     assert "no answer since 09:15:07Z: it is gone" in "\n".join(drawn(silence=Silence(NOW, "it is gone"))[:4])
 
 

@@ -68,6 +68,7 @@ class Terminal:
         self.ended_by = 0
         self._stops = self._continued = False
         self._keyboard = sys.stdin.fileno()
+        self._settings = termios.tcgetattr(self._keyboard)
         self._typed: list[str] = []
         self._before: dict[signal.Signals, Any] = {}
         self._live: Live | None = None

@@ -51,9 +51,10 @@ class Looker(Service):
         try:
             if not self._paused and time.monotonic() >= self._due:
                 self._look()
+                self.silence = None
             if (job := self._job) is not None:
                 self.details = details_of(self._queue, job)
-            self.silence = None
+                self.silence = None
         except (psycopg.Error, GraphileWorkerError) as error:
             self.silence = Silence(self.snapshot.at, describe(error))
             self._due = time.monotonic() + max(RETRY, self._interval)

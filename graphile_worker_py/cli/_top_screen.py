@@ -5,6 +5,7 @@ What comes from the database is somebody else's text: it is shown by `safe`, and
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +22,7 @@ from graphile_worker_py.cli._top_view import KEYS, Details, Silence, View
 
 GAP = 2
 ALARM, WARNING, QUIET, TITLE, CURSOR = "bold red", "yellow", "dim", "bold underline", "reverse"
+MOST = 3  # lines about an outage
 HINTS = "q quit  ? help  p pause  s sort  / task  Tab table  Enter open  o job  e running"
 
 
@@ -179,7 +181,7 @@ def header(view: View, snapshot: Snapshot, *, width: int, silence: Silence | Non
     lines = _flowing(parts, width)
     if silence is not None:
         text = f"no answer since {clock(silence.since)}Z: {safe(silence.reason)}"
-        lines.append(_cut(Text(text, style=ALARM), width))
+        lines += (_cut(Text(line, style=ALARM), width) for line in textwrap.wrap(text, width)[:MOST])
     notes = [*_about_counts(snapshot), *snapshot.notes]
     if notes:
         lines.append(_cut(Text("; ".join(map(safe, notes)), style=WARNING), width))
