@@ -12,7 +12,7 @@ BIN    := $(VENV)/bin
 .PHONY: help setup demo example-django example-flask test test-interop lint types bench bench-scale drills build clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s%s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.installed-dev ## Make the environment, with everything that development needs
 

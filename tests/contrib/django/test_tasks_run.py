@@ -103,6 +103,13 @@ class Run(TestCase):
         assert [error.exception_class for error in result.errors] == [ValueError, ValueError]
         assert len(result.worker_ids) == result.attempts == 3
 
+    def test_attempts_that_have_left_nothing_are_counted_as_well(self) -> None:
+        result = errands.tell_attempt.enqueue()
+        queue.reschedule_jobs([int(result.id)], attempts=2)  # as if two workers had been killed
+        (job,) = run().completed
+        result.refresh()
+        assert (result.return_value, result.worker_ids) == ([3, result.id, 0], ["unknown", "unknown", job.locked_by])
+
     def test_a_backend_that_does_not_retry(self) -> None:
         result = errands.fail.enqueue()
         run(within=timedelta(days=100))
