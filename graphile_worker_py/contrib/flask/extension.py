@@ -64,7 +64,7 @@ class GraphileWorker:
             around = _in_context(app, check_around(read.queue.get("around")))
             queue = Queue(read.database, **{**read.queue, "around": around})
         except (GraphileWorkerError, TypeError) as error:
-            raise settings.InvalidSetting(f"app.config has a {settings.PREFIX}* value of no use: {error}") from error
+            raise settings.InvalidSetting(f"app.config has a value that the queue cannot use: {error}") from error
         # Shared and not included: a registry holds on to those that include it, and applications come and go.
         queue.tasks, queue.task, queue.cron = self.tasks, self.task, self.cron
         app.extensions[NAME] = Attached(self, queue, read.run)
