@@ -33,6 +33,12 @@ class AwaitedConnection:
         self._run = run
         self.info = connection.info
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AwaitedConnection) and self._connection is other._connection
+
+    def __hash__(self) -> int:
+        return hash(self._connection)
+
     @property
     def autocommit(self) -> bool:
         """Say whether each statement is a transaction."""

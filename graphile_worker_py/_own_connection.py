@@ -62,7 +62,9 @@ def is_pipelined(connection: AnyConnection) -> bool:
 
 
 def _of_driver(given: object) -> AnyConnection:
-    older = given if isinstance(given, Psycopg2Connection) else of_psycopg2(given)  # the first: lent by us before
+    if isinstance(given, (Psycopg2Connection, AwaitedConnection)):  # lent by us before
+        return given
+    older = of_psycopg2(given)
     if older is not None:
         return older
     connection = getattr(given, "connection", None) if isinstance(given, psycopg.Cursor) else given

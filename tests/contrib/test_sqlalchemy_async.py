@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 from urls import as_url
 
-from graphile_worker_py import InvalidJobSpec, JobSpec, Queue, SchemaMissing
+from graphile_worker_py import InvalidJobSpec, JobContext, JobSpec, Queue, SchemaMissing
 from graphile_worker_py.testing import drain
 
 pytest.importorskip("greenlet", reason="SQLAlchemy's asyncio part needs greenlet: make setup")
@@ -80,13 +80,21 @@ def test_a_job_is_in_the_transaction_of_an_asynchronous_session(queue: Queue) ->
 
 def test_in_autocommit_and_in_a_drain(queue: Queue, db: psycopg.Connection) -> None:
     ran: list[object] = []
-    queue.task("note")(ran.append)
+
+    @queue.task
+    def note(payload: object, ctx: JobContext) -> None:
+        ran.append(payload)
+        if payload == 2:
+            ctx.complete(own[0])
+
+    own: list[Session] = []
 
     async def main() -> None:
         async with opened(queue.database.source, isolation_level="AUTOCOMMIT") as session:
             await session.run_sync(lambda sync: queue.add_jobs([JobSpec("note", 1)], connection=sync))
             assert stored(queue) == ["note"]
         async with opened(queue.database.source) as session:
+            own.append(session.sync_session)
             await session.run_sync(lambda sync: queue.add_job("note", 2, connection=sync))
             done = await session.run_sync(lambda sync: drain(queue, connection=sync))
             assert done.tasks == ["note", "note"]

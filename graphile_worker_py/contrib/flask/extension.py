@@ -39,8 +39,8 @@ class Attached:
 class GraphileWorker:
     """The extension: `GraphileWorker(app)`, or `worker = GraphileWorker()` and later `worker.init_app(app)`.
 
-    Each handler is called in an application context of its own. `task` and `cron` are the decorators of `tasks`, the
-    registry that all applications work on.
+    Each handler, and what a helper thread does for one, is called in an application context of its own. `task` and
+    `cron` are the decorators of `tasks`, the registry that all applications work on.
     """
 
     def __init__(self, app: Flask | None = None) -> None:
@@ -67,6 +67,7 @@ class GraphileWorker:
             raise settings.InvalidSetting(f"app.config has a value that the queue cannot use: {error}") from error
         # Shared and not included: a registry holds on to those that include it, and applications come and go.
         queue.tasks, queue.task, queue.cron = self.tasks, self.task, self.cron
+        queue.around_helpers = app.app_context
         app.extensions[NAME] = Attached(self, queue, read.run)
         app.cli.add_command(worker_command)
         weakref.finalize(app, queue.database.close)
