@@ -46,7 +46,7 @@ class CappedPaginator(Paginator):
     @cached_property
     def count(self) -> int:
         """Return how many there are, or MOST_COUNTED."""
-        return int(self.object_list[:MOST_COUNTED].count())
+        return int(self.object_list.order_by()[:MOST_COUNTED].count())
 
 
 class ReadOnly(admin.ModelAdmin):
@@ -104,7 +104,8 @@ class TaskFilter(admin.SimpleListFilter):
         """Return the jobs of the one that was chosen."""
         if not self.value():
             return queryset
-        return queryset.filter(task__in=Task.objects.using(queryset.db).filter(identifier=self.value()))
+        tasks = Task.objects.using(queryset.db).filter(identifier=self.value())
+        return queryset.filter(task__in=list(tasks))  # by its number PostgreSQL knows whether it is a rare one
 
 
 @admin.register(Job)
