@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
 from command_line import assert_error, closed_pipe, graphile
+from plain_sql import eventually
 from terminal import terminal
 
 from graphile_worker_py import Queue
@@ -126,4 +129,21 @@ def test_an_interrupt_adds_nothing(migrated_url: str, db: Database) -> None:
         screen.type('{"n": 1}\n')
         screen.signal(signal.SIGINT)
         assert screen.close()[0] == 130
+    assert payloads(db) == []
+
+
+def test_a_connection_that_is_killed_adds_nothing(migrated_url: str, db: Database, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lines")
+    arguments = ("add-many", "task", str(tmp_path / "lines"), "--database", migrated_url)
+    kill = """
+        select pg_terminate_backend(pid) from pg_stat_activity
+        where datname = current_database() and query like '%add_jobs%' and pid <> pg_backend_pid()
+    """
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(graphile, *arguments)
+        with (tmp_path / "lines").open("w") as pipe:
+            pipe.writelines(f'{{"n": {n}}}\n' for n in range(5000))
+            pipe.flush()
+            eventually(lambda: db.execute(kill).fetchall())
+        assert_error(done.result(30), 3, "cannot reach the database")
     assert payloads(db) == []
