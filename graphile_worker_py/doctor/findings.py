@@ -35,6 +35,7 @@ class Thresholds:
     old_transaction: age of a transaction that keeps dead rows. feedback: transactions that a standby holds back.
     dead_rows, bloat_bytes: in one table, in one index. identities, notification_queue: used shares, 0 to 1.
     transaction_ids: age of the oldest rows that are not frozen. waiting: of a ready job. locked: by nobody we know.
+    clock_skew: between this host and the server.
     """
 
     old_transaction: timedelta = timedelta(minutes=10)
