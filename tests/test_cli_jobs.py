@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 import psycopg
 import pytest
 from command_line import assert_error, closed_pipe, graphile, in_process
+from rights import staged
 from terminal import on_a_terminal, terminal
 
 from graphile_worker_py import JobSpec, Queue
@@ -145,6 +146,24 @@ def test_show_prints_all_there_is(cli: Cli, jobs: dict[str, int], db: psycopg.Co
     assert_error(cli("jobs", "show", "99"), 1, "there is no job 99: it is done, was removed, or never was")
     db.execute("drop table graphile_worker._private_py_progress")
     assert re.search(r"(?m)^progress +-$", cli("jobs", "show", "3").stdout)
+
+
+def test_who_may_only_look_sees_all_but_payloads(
+    cli: Cli, jobs: dict[str, int], queue: Queue, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = (["jobs", "list"], ["queues"], ["tasks"], ["workers"], ["stats"], ["history"], ["crontab", "list"])
+    before = [re.sub(r"\d+\.\ds", "", cli(*look).stdout) for look in looks]
+    with staged(migrated_url) as stage:
+        stage.set_up()
+        monkeypatch.setenv("DATABASE_URL", stage.url("viewer"))
+        assert [re.sub(r"\d+\.\ds", "", cli(*look).stdout) for look in looks] == before
+        done = cli("jobs", "show", "5")
+        assert (done.returncode, done.stderr) == (0, "This role may not see payloads.\n")
+        assert re.search(r"(?m)^payload +-$", done.stdout)
+        assert json.loads(cli("jobs", "show", "1", "--json").stdout)["payload"] is None
+        for change in (["run-now", "2"], ["cancel", "2"], ["complete", "--task", "send", "--yes"]):
+            assert_error(cli("jobs", *change), 69, "permission denied")
+        assert queue.jobs.count().number == 5
 
 
 @pytest.mark.parametrize("columns", [120, 40])

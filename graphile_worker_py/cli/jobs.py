@@ -112,17 +112,28 @@ def list_some(
 def show_one(*, id: int, as_json: bool, database: str | None, schema: str | None) -> None:
     """Print all about the job ID: its payload, its last error in full, who runs it, and how far it is."""
     with Queue(database, schema=schema) as queue:
-        infos, job, progress = queue.jobs(ids=[id]).items, queue.job(id), None
-        if not infos or job is None:
+        infos = queue.jobs(ids=[id]).items
+        if not infos:
             raise click.ClickException(f"there is no job {id}: it is done, was removed, or never was")
+        payload, progress = payload_of(queue, id), None
         with suppress(SchemaMissing, NotSupported):  # where our own tables could not be made
             progress = queue.progress(id)
     if as_json:
         fields = {field.name: getattr(infos[0], field.name) for field in attrs.fields(JobInfo)}
-        show_json({**fields, "payload": RawJson(job.raw_payload), "progress": progress})
+        show_json({**fields, "payload": None if payload is None else RawJson(payload), "progress": progress})
         return
     told = None if progress is None else progress_line(progress)
-    show_fields({**about(infos[0]), "progress": told, "payload": job.raw_payload, "last error": job.last_error})
+    show_fields({**about(infos[0]), "progress": told, "payload": payload, "last error": infos[0].last_error})
+
+
+def payload_of(queue: Queue, id: int) -> str | None:
+    """Return the payload of a job as JSON; None where it is gone, or not for this role, which is said."""
+    try:
+        job = queue.job(id)
+    except NotSupported:
+        note("This role may not see payloads.")
+        return None
+    return None if job is None else job.raw_payload
 
 
 def about(job: JobInfo) -> dict[str, object]:
