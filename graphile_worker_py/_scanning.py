@@ -18,7 +18,7 @@ from graphile_worker_py._database import Database, Row
 from graphile_worker_py._own_connection import AnyConnection
 from graphile_worker_py.checks import LARGEST_ID
 
-FIRST_PIECE = 20_000  # ids
+FIRST_PIECE = 5_000  # ids
 QUICK, SLOW = 0.05, 0.2  # seconds that a piece should take
 QUERY_CANCELED = "57014"
 

@@ -97,12 +97,13 @@ class JobList:
         check_integer("limit", limit, lowest=1, highest=10_000)
         rows: list[Row] = []
 
-        def take(found: list[Row]) -> int:
+        def enough(found: list[Row]) -> bool:
             rows.extend(found)
-            return limit + 1 - len(rows)
+            return len(rows) > limit
 
         filters = _filters(state, task, queue_name, job_key=job_key, priority=priority, error=error, ids=ids)
-        reached = self._look("list_jobs", filters, take, limit=limit + 1, after=after, patience=patience)
+        params = {**filters, "limit": limit + 1}
+        reached = self._look("list_jobs", params, enough, after=after, patience=patience)
         items = [JobInfo(*row) for row in rows[:limit]]
         if reached is not None:
             return Page(items, reached, gave_up=True)
@@ -125,34 +126,27 @@ class JobList:
         check_integer("at_most", at_most, lowest=1, highest=LARGEST_COUNT)
         number: int = 0
 
-        def take(found: list[Row]) -> int:
+        def enough(found: list[Row]) -> bool:
             nonlocal number
             number += found[0][0]
-            return at_most + 1 - number
+            return number > at_most
 
-        filters = _filters(state, task, queue_name, job_key=job_key, priority=priority, error=error, ids=None)
-        reached = self._look("count_jobs", filters, take, limit=at_most + 1, after=after, patience=patience)
+        params = _filters(state, task, queue_name, job_key=job_key, priority=priority, error=error, ids=None)
+        reached = self._look("count_jobs", params, enough, after=after, patience=patience)
         return JobCount(min(number, at_most), exact=reached is None and number <= at_most)
 
     def _look(
         self,
         statement: str,
-        filters: dict[str, Any],
-        take: Callable[[list[Row]], int],
+        params: dict[str, Any],
+        enough: Callable[[list[Row]], bool],
         *,
-        limit: int,
         after: int,
         patience: float | None,
     ) -> int | None:
-        """Look through the jobs until `take` says that it wants no more; see look_through."""
+        """Look through the jobs until there are enough; see look_through."""
         check_integer("after", after, lowest=0, highest=LARGEST_ID)
-        params: dict[str, Any] = {**filters, "limit": limit}
-
-        def enough(found: list[Row]) -> bool:
-            params["limit"] = left = take(found)
-            return left <= 0
-
-        at_once = filters["job_key"] is not None or filters["ids"] is not None
+        at_once = params["job_key"] is not None or params["ids"] is not None
         seconds = _checked(patience)
         return look_through(
             self._database, statement, params, take=enough, after=after, patience=seconds, at_once=at_once

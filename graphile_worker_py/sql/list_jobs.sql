@@ -1,5 +1,6 @@
 -- The first jobs of a range of ids, in their order, each with the state the database's clock gives it; payloads stay
--- behind. What filters them is the same in count_jobs.
+-- behind. What filters them is the same in count_jobs. Were they ordered by the bare id, PostgreSQL would look for the task
+-- of each job in that order, one by one, which takes five times as long as to join them all and sort what is left.
 select s.id, s.task_identifier, s.queue_name, s.state, s.priority,
     s.run_at, s.attempts, s.max_attempts, s.last_error, s.created_at, s.updated_at, s.key, s.locked_at, s.locked_by, s.revision,
     case when s.flags is not null then array(select jsonb_object_keys(s.flags)) end as flags
@@ -22,5 +23,5 @@ where s.id > %(after)s::bigint and s.id <= %(until)s::bigint
     and (%(job_key)s::text is null or s.key = %(job_key)s::text)
     and (%(priority)s::integer is null or s.priority = %(priority)s::integer)
     and (%(error)s::text is null or strpos(lower(s.last_error), lower(%(error)s::text)) > 0)
-order by s.id
+order by s.id + 0
 limit %(limit)s::integer
