@@ -71,7 +71,7 @@ MEANINGS = {
     "stop meanwhile left jobs locked, for others to recover.",
     ExitCode.NO_SCHEMA: "The schema is missing, or too old: run migrate.",
     ExitCode.TOO_NEW: "The schema has a breaking migration that this version does not know, or got it just now.",
-    ExitCode.NOT_THERE: "Something needed is not there, or not fit: what to run, a task, an extra, a privilege.",
+    ExitCode.NOT_THERE: "Something needed is not there, or not fit: what to run, a task, an extra, a port, a right.",
     ExitCode.UNFINISHED: "Handlers still ran when the grace was over; their jobs were given back.",
     ExitCode.INTERRUPTED: "Interrupted (SIGINT); not for run.",
     ExitCode.TERMINATED: "Told to end (SIGTERM); not for run.",
