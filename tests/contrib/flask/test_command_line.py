@@ -133,7 +133,7 @@ def test_commands_are_about_the_applications_queue(worker: GraphileWorker) -> No
     assert flask(worker, "add", "note", '{"a": 1}', "--priority", "-3") == (0, "1\n", "")
     assert flask(worker, "add", "note", "--", "-5") == (0, "2\n", "")
     assert [(info.id, info.priority) for info in worker.queue.jobs()] == [(1, -3), (2, 0)]
-    assert flask(worker, "cancel", "1")[0] == 0
+    assert flask(worker, "jobs", "cancel", "1")[0] == 0
     assert flask(worker, "crontab", "list")[0] == 0
     assert "note" in flask(worker, "tasks")[1]
     assert flask(worker, "add", "note", "--schema", "nowhere")[0] == 4
