@@ -97,7 +97,7 @@ class InATest(TestCase):
         jobs = self.one_of_each_state()
         everything = list(jobs.values())
         assert self.act("run_now", *everything) == "Made due: 4. Left as they are, for they run or are gone: 1."
-        assert len(self.shown(state="ready")) == 4
+        assert self.shown(state="ready") >= {job.id for job in everything} - {jobs["running"].id}
         assert self.act("reschedule", jobs["ready"]) == "Nothing was done: Fill in the time beside the action."
         assert "valid date" in self.act("reschedule", jobs["ready"], run_at="soon")
         assert self.act("reschedule", jobs["ready"], run_at="2099-01-31T09:30") == "Rescheduled: 1."
