@@ -152,11 +152,11 @@ def test_who_may_only_look_sees_all_but_payloads(
     cli: Cli, jobs: dict[str, int], queue: Queue, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = (["jobs", "list"], ["queues"], ["tasks"], ["workers"], ["stats"], ["history"], ["crontab", "list"])
-    before = [re.sub(r" *\d+\.\ds", "", cli(*look).stdout) for look in looks]
+    before = [re.sub(r" *\d+\.\d+s", "", cli(*look).stdout) for look in looks]
     with staged(migrated_url) as stage:
         stage.set_up()
         monkeypatch.setenv("DATABASE_URL", stage.url("viewer"))
-        assert [re.sub(r" *\d+\.\ds", "", cli(*look).stdout) for look in looks] == before
+        assert [re.sub(r" *\d+\.\d+s", "", cli(*look).stdout) for look in looks] == before
         done = cli("jobs", "show", "5")
         assert (done.returncode, done.stderr) == (0, "This role may not see payloads.\n")
         assert re.search(r"(?m)^payload +-$", done.stdout)
