@@ -127,8 +127,9 @@ def metadata(wheel: Path) -> email.message.Message:
 
 def test_every_extra_that_is_promised_can_be_asked_for(archives: dict[str, Path]) -> None:
     about = metadata(archives["wheel"])
-    assert set(about.get_all("Provides-Extra", [])) == {"embedded", "demo", "dev"}
+    extras = {"embedded", "demo", "django", "flask", "sqlalchemy", "reload", "dev"}
+    assert set(about.get_all("Provides-Extra", [])) == extras
     core = [line for line in about.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert {re.split(r"[\[<>=]", line)[0] for line in core} == {
-        "psycopg", "psycopg-pool", "attrs", "cattrs", "click", "json5", "rich",
+        "psycopg", "psycopg-pool", "attrs", "cattrs", "click", "json5", "rich", "tomli",
     }  # fmt: skip
