@@ -16,11 +16,12 @@ import pytest
 
 PROJECT = Path(__file__).parent / "project"
 sys.path.insert(0, str(PROJECT))
+_environment = {name: os.environ.get(name) for name in ("TZ", "DJANGO_SETTINGS_MODULE")}
 os.environ["DJANGO_SETTINGS_MODULE"] = "post.settings"
-_zone = os.environ.get("TZ")
 django.setup()  # here, for the modules with the tests import models
-# It has set the time zone of the whole process, which belongs to the other tests too.
-os.environ.pop("TZ") if _zone is None else os.environ.update(TZ=_zone)
+# The environment belongs to the other tests too, and with it the time zone, which Django has set for the whole process.
+for _name, _value in _environment.items():
+    os.environ.pop(_name) if _value is None else os.environ.update({_name: _value})
 time.tzset()
 
 
