@@ -46,6 +46,14 @@ class Terminal:
         """Send a signal: the terminal's own keys send none, for the program is not in its foreground."""
         self._process.send_signal(number)
 
+    def interrupt(self, answer: str) -> None:
+        """Press Ctrl-C until this is shown; Python loses one that comes right before it reads from the terminal."""
+        while answer not in self.shown:
+            self.type("\x03")
+            until = time.monotonic() + 2
+            while answer not in self.shown and self._read(until):
+                pass
+
     def close(self) -> tuple[int, str]:
         """Read to the end of the program; return its exit code and all that was shown, with ordinary line ends."""
         until = time.monotonic() + DEADLINE

@@ -227,7 +227,7 @@ def test_what_filters_find_is_asked_about_and_can_be_declined(jobs: dict[str, in
     assert len(queue.jobs()) == 5
     with terminal("jobs", "complete", "--task", "send") as screen:
         screen.wait_for("[y/N]: ")
-        screen.type("\x03")
+        screen.interrupt("Error: interrupted")
         code, shown = screen.close()
     assert (code, shown.splitlines()[-1]) == (130, "Error: interrupted")
     with terminal("jobs", "cancel", "--limit", "2", "--task", EVIL) as screen:
