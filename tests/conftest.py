@@ -6,6 +6,7 @@ pytest-postgresql makes the databases: one to a test, cloned from an empty or fr
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -24,6 +25,9 @@ from graphile_worker_py.embedded import EmbeddedPostgres
 from graphile_worker_py.migrate import migrate
 
 _embedded: list[EmbeddedPostgres] = []
+
+# A shell without job control starts what it runs in the background with SIGINT ignored, and so would be all we start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config: pytest.Config) -> None:
