@@ -6,14 +6,14 @@ because everything that runs statements takes a Database, and only where they ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from graphile_worker_py._database import Database, Row, all_or_nothing
+from graphile_worker_py._database import Database, all_or_nothing
 from graphile_worker_py._own_connection import AnyConnection, own_connection
 from graphile_worker_py.errors import NotSupported
 
@@ -53,16 +53,6 @@ class OneConnection(Database):
         """Say whether this is the one connection."""
         with own_connection(self._given) as own:
             return own == connection
-
-    def begin_by_index(
-        self, name: str, params: Mapping[str, Any], *, after: tuple[str, Mapping[str, Any]] | None = None
-    ) -> Callable[[], list[Row]]:
-        """Run sql/<name>.sql with the plans that PostgreSQL chooses: settings would last as long as the transaction."""
-        with self.connection() as connection:
-            if after is not None:
-                self.run_on(connection, *after)
-            rows = self.run_on(connection, name, params)
-        return lambda: rows
 
     def another(self, *, max_size: int) -> NoReturn:
         """Refuse, as connect() and pool() do."""

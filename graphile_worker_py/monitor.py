@@ -96,7 +96,7 @@ class Monitor:
         limits = {"milliseconds": str(round(PATIENCE * 1000))}
         cost = SMALL
         try:
-            rows = self._database.begin_by_index(name, parameters, after=("look_limits", limits))()
+            rows = self._database.begin_by_index(name, parameters, after=("look_limits", limits))().fetchall()
             cost = rows[-1][-1] if rows else SMALL
         except LATE:
             cost = PATIENCE

@@ -103,6 +103,8 @@ def check(plan: list[dict[str, Any]], *, claimed: int) -> None:
     assert {node["Node Type"] for node in scans} <= {"Index Scan", "Index Only Scan"}
     walked = {f"{node['Node Type']} on {node['Relation Name']}": touched(node) for node in scans}
     assert max(walked.values()) <= 10 * COUNT, walked
+    compared = [node.get("Rows Removed by Join Filter", 0) * node["Actual Loops"] for node in plan]
+    assert max(compared) <= 5 * COUNT, "each row with each"
     (updated,) = [node for node in plan if node.get("Subplan Name") == "CTE claimed"]
     assert updated["Actual Rows"] == claimed
 
@@ -165,6 +167,8 @@ def test_the_settings_hold_for_the_claim_and_not_for_the_session(queue: Queue, m
     asked = "select " + ", ".join(f"current_setting('{name}')" for name in names)
     monkeypatch.setattr(_database, "statement", lambda name, schema: (asked.encode(), ()))
     before = queue.database.run("claim_jobs")
-    assert queue.database.begin_by_index("claim_jobs", {})() == [("off", "off", "off", "off", "force_generic_plan")]
+    assert queue.database.begin_by_index("claim_jobs", {})().fetchall() == [
+        ("off", "off", "off", "off", "force_generic_plan")
+    ]
     assert queue.database.run("claim_jobs") == before
     assert before[0][1:] == ("on", "on", "on", "auto")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
@@ -15,7 +16,7 @@ import pytest
 from plain_sql import eventually
 
 from graphile_worker_py import Job, JobContext, JobSpec, Queue, RunSummary, WorkerPool
-from graphile_worker_py.worker import local_queue, pace
+from graphile_worker_py.worker import claims, local_queue, pace
 from graphile_worker_py.worker.claims import Run
 from graphile_worker_py.worker.local_queue import LocalQueue
 
@@ -330,3 +331,27 @@ def test_short_jobs_are_claimed_in_bulk_however_long_a_claim_takes(
     with expected(2000):
         pools(4)
     assert len(counts) < 40
+
+
+def test_a_claim_that_cannot_be_read_goes_back_and_so_does_the_one_that_was_sent_after_it(
+    queue: Queue, pools: Pools, expected: Expected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_queue, "LARGEST_CLAIM", 100)
+    made = itertools.count()
+
+    def job(*row: Any) -> Job:
+        if next(made) == 750:
+            raise MemoryError
+        return Job(*row)
+
+    monkeypatch.setattr(claims, "Job", job)
+    attempts: list[int] = []
+
+    @queue.task
+    def work(payload: Any, ctx: JobContext) -> None:
+        attempts.append(ctx.job.attempts)
+
+    queue.add_jobs(JobSpec("work") for _ in range(2000))
+    with expected(2000):
+        pools(4)
+    assert attempts == [1] * 2000

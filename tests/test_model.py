@@ -129,7 +129,9 @@ class Machine(RuleBasedStateMachine):
         assert ids in possible
         assert [shown(job) for job in jobs] == [columns(row) for row in self.model.claim(ids, holder)]
         due_in = None if jobs else self.model.next_due(asked, WITHIN)
-        assert told == {"due_in": due_in, "seconds": 0, "queue_seconds": 0, "stuck": []}
+        queued = any(job.job_queue_id is not None for job in jobs)
+        seconds = {"seconds": 0, "queue_seconds": 0}
+        assert told == {"due_in": due_in, **seconds, "stuck": [], "jobs": len(jobs), "queued": queued}
         self.tables.claimed += len(jobs)
         return jobs
 
@@ -148,7 +150,7 @@ class Machine(RuleBasedStateMachine):
             "last_run_at": None,
             "within": WITHIN.total_seconds(),
         }
-        rows = self.queue.database.begin_by_index("claim_jobs", parameters)()
+        rows = self.queue.database.begin_by_index("claim_jobs", parameters)().fetchall()
         return json.loads(rows[0][4]), sorted((Job(*row) for row in rows[1:]), key=in_order)
 
     @rule(holder=drawn.holders, asked=drawn.claims_asked)

@@ -18,6 +18,7 @@ from psycopg import sql
 
 from graphile_worker_py import Job, JobContext, JobFailed, JobLost, JobSpec, Queue, RunSummary, WorkerPool
 from graphile_worker_py.worker import local_queue
+from graphile_worker_py.worker.pace import Throughput
 
 NEVER = 3600.0  # a poll interval no test lives to see
 Pools = Callable[..., WorkerPool]
@@ -48,7 +49,7 @@ def test_slow_jobs_of_several_queues_take_all_threads_at_once(queue: Queue, expe
 def test_nothing_overtakes_a_job_whose_row_somebody_holds(
     queue: Queue, migrated_url: str, monkeypatch: pytest.MonkeyPatch, locked: int, run_length: int
 ) -> None:
-    monkeypatch.setattr(local_queue.LocalQueue, "_run_length", lambda self: run_length)
+    monkeypatch.setattr(Throughput, "soon_for_one", lambda self: run_length)
     ran: list[int] = []
     queue.task("work")(ran.append)
     queue.add_jobs(JobSpec("work", number, queue_name="one") for number in (1, 2, 3, 4))

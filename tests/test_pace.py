@@ -106,7 +106,7 @@ def test_a_slow_claim_that_found_nothing_gives_no_bounds(clock: Clock) -> None:
 
 
 def test_slow_is_meant_per_job_found(clock: Clock) -> None:
-    many = [job(minutes) for minutes in range(500)]
+    many = [job(minutes) for minutes in range(2000)]
     assert slow(*many, seconds=0.012).lanes() is None
     assert slow(job(), seconds=0.012).lanes() is not None
 

@@ -275,11 +275,11 @@ def test_a_claim_whose_answer_got_lost_goes_back_at_the_stop(
     begin = queue.database.begin_by_index
 
     def claim_and_cut(*args: Any) -> Any:
-        rows = begin(*args)()
-        if len(rows) > 1:  # the first is no job
+        cursor = begin(*args)()
+        if cursor.rowcount > 1:  # the first is no job
             lost.set()
             raise psycopg.OperationalError("server closed the connection unexpectedly")
-        return lambda: rows
+        return lambda: cursor
 
     for name in ("SHORTEST_BACKOFF", "LONGEST_BACKOFF"):
         monkeypatch.setattr(_service, name, NEVER)  # so that it is the stop that gives them back

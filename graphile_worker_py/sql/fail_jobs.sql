@@ -55,7 +55,13 @@ with f as materialized (
 ), freed as (
     update {schema}._private_job_queues as q
     set locked_at = null, locked_by = null
-    where q.id = any (array(select job_queue_id from failed where id = any (%(freeing)s::bigint[])))
+    where q.id = any (
+            array(
+                select f.job_queue_id
+                from failed as f
+                where (f.id in (select o.id from unnest(%(freeing)s::bigint[]) as o (id))) is true
+            )
+        )
         and q.locked_by = %(holder)s::text
         and q.locked_at = any (%(since)s::timestamptz[])
 )

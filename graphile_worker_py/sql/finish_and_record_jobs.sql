@@ -2,8 +2,8 @@
 -- seconds, and enters all of them in the history, if that is kept (`history`: for how many seconds), with how long each ran.
 -- Notifies `channel` of the ids whose results are there; of too many for a notification, without naming them. Returns the
 -- ids it did not find, and a null where it has notified.
--- `seconds` is an object by id, and the subquery stands in a case, so that neither can become a join: with rows that are
--- not known before, that has been seen to compare each of 500 with each (50 microseconds a job).
+-- `seconds` is an object by id, and the subqueries are asked whether they are true, so that none can become a join: with
+-- rows that are not known before, that has been seen to compare each of 500 with each (50 microseconds a job).
 with done as (
     delete from {schema}._private_jobs
     where id = any (%(ids)s::bigint[]) and locked_by = %(holder)s::text and locked_at = any (%(since)s::timestamptz[])
@@ -11,22 +11,32 @@ with done as (
 ), freed as (
     update {schema}._private_job_queues
     set locked_at = null, locked_by = null
-    where id = any (array(select d.job_queue_id from done as d where d.id = any (%(freeing)s::bigint[])))
+    where id = any (
+            array(
+                select d.job_queue_id
+                from done as d
+                where (d.id in (select f.id from unnest(%(freeing)s::bigint[]) as f (id))) is true
+            )
+        )
         and locked_by = %(holder)s::text
         and locked_at = any (%(since)s::timestamptz[])
 ), results as (
     insert into {schema}._private_py_results (job_id, result, expires_at)
     select k.id, k.result::json, now() + make_interval(secs => k.seconds)
     from unnest(%(kept)s::bigint[], %(results)s::text[], %(keep_for)s::float8[]) as k (id, result, seconds)
-    where case when k.id in (select d.id from done as d) then true end
+    where (k.id in (select d.id from done as d)) is true
     on conflict (job_id) do update set result = excluded.result, expires_at = excluded.expires_at
     returning job_id
+), named as materialized (
+    select t.id, t.identifier
+    from {schema}._private_tasks as t
+    where %(history)s::float8 is not null and t.id = any (array(select distinct d.task_id from done as d))
 ), entered as (
     insert into {schema}._private_py_history
         (job_id, claimed_at, expires_at, seconds, attempt, outcome, task, host, pool)
     select d.id, d.locked_at, now() + make_interval(secs => %(history)s::float8),
         (%(seconds)s::jsonb ->> d.id::text)::float8, d.attempts, 'completed',
-        (select t.identifier from {schema}._private_tasks as t where t.id = d.task_id), %(host)s::text, %(holder)s::text
+        (select n.identifier from named as n where n.id = d.task_id), %(host)s::text, %(holder)s::text
     from done as d
     where %(history)s::float8 is not null
 ), told as materialized (

@@ -7,7 +7,13 @@ with done as (
 ), freed as (
     update {schema}._private_job_queues
     set locked_at = null, locked_by = null
-    where id = any (array(select d.job_queue_id from done as d where d.id = any (%(freeing)s::bigint[])))
+    where id = any (
+            array(
+                select d.job_queue_id
+                from done as d
+                where (d.id in (select f.id from unnest(%(freeing)s::bigint[]) as f (id))) is true
+            )
+        )
         and locked_by = %(holder)s::text
         and locked_at = any (%(since)s::timestamptz[])
 )

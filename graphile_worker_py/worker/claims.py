@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import operator
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import attrs
+import psycopg
 
 from graphile_worker_py._database import Database, Row
 from graphile_worker_py.jobs import Job
@@ -71,7 +75,7 @@ def begin_claim(
     with_queues: bool = True,
     lanes: Lanes | None = None,
     last: Job | None = None,
-) -> Callable[[], list[Row]]:
+) -> Callable[[], psycopg.RawCursor[Row]]:
     """Send a claim, which the database sets about at once; return what waits for its rows. See sql/claim_jobs.sql.
 
     last: claim no job that comes after this one, by priority and run_at.
@@ -93,6 +97,12 @@ def begin_claim(
     return database.begin_by_index("claim_jobs", parameters)
 
 
+def read(cursor: psycopg.RawCursor[Row]) -> tuple[dict[str, Any], Callable[[], list[Job]]]:
+    """Return what a claim tells of itself, and what returns its jobs in order: making them takes time."""
+    (first,) = cursor.fetchmany(1)
+    return json.loads(first[4]), lambda: sorted(itertools.starmap(Job, cursor.fetchall()), key=IN_ORDER)
+
+
 @attrs.frozen
 class Asked:
     """A claim that was sent `at` a time.monotonic(), while so many jobs were `held`; answer() waits for its rows.
@@ -106,7 +116,7 @@ class Asked:
     held: int
     with_queues: bool
     lanes: Lanes | None
-    answer: Callable[[], list[Row]]
+    answer: Callable[[], psycopg.RawCursor[Row]]
 
 
 @attrs.frozen

@@ -10,7 +10,6 @@ Whatever fails in between, a slot is taken only as long as its job is claimed by
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import time
@@ -24,7 +23,7 @@ from graphile_worker_py._database import Database
 from graphile_worker_py.errors import NotSupported, SchemaMissing
 from graphile_worker_py.jobs import Job
 from graphile_worker_py.tasks import Task, Tasks
-from graphile_worker_py.worker.claims import IN_ORDER, begin_claim
+from graphile_worker_py.worker.claims import begin_claim, read
 from graphile_worker_py.worker.gates import Gates, Seen
 from graphile_worker_py.worker.pace import Pace
 
@@ -137,7 +136,7 @@ class LimitedClaims:
     ) -> tuple[dict[str, Any], list[Job]]:
         forbidden = [*self._forbidden_flags(), *self._gates.flags()]
         self.is_doubtful = True
-        rows = begin_claim(
+        answer = begin_claim(
             self._database,
             self._holder,
             tasks=tasks,
@@ -147,9 +146,9 @@ class LimitedClaims:
             busy=busy,
             within=self._poll_interval,
             last=last,
-        )()
-        told = json.loads(rows.pop(0)[4])
-        return told, sorted(itertools.starmap(Job, rows), key=IN_ORDER)
+        )
+        told, jobs = read(answer())
+        return told, jobs()
 
     def _admitted(self, jobs: list[Job], *, full: bool) -> list[Job]:
         """Return the jobs that may begin; the others go back."""
@@ -208,7 +207,7 @@ class LimitedClaims:
             "per": [per for _, per in sizes.values()],
         }
         lock = ("lock_limits", {"names": sorted(sizes)}) if asked else None
-        rows = self._database.begin_by_index("take_slots", parameters, after=lock)()
+        rows = self._database.begin_by_index("take_slots", parameters, after=lock)().fetchall()
         self._gates.see({name: Seen(room, wait) for name, room, wait, _ in rows}, sizes)
         return {id for _, _, _, ids in rows for id in ids}
 
