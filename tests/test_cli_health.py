@@ -9,6 +9,7 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import pytest
 from command_line import DEADLINE, Daemon, assert_error, graphile
 from plain_sql import eventually
 
-from graphile_worker_py import Queue
+from graphile_worker_py import Health, Queue
+from graphile_worker_py.cli._reports import ToSystemd
+from graphile_worker_py.cli._systemd import Systemd
 
 Start = Callable[..., Daemon]
 
@@ -112,6 +115,14 @@ class FakeSystemd:
         while line not in self.heard:
             self.heard += self._socket.recv(4096).decode().splitlines()
 
+    def drain(self) -> None:
+        """Read all that is there."""
+        self._socket.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                self.heard += self._socket.recv(4096).decode().splitlines()
+        self._socket.settimeout(DEADLINE)
+
     def close(self) -> None:
         self._socket.close()
 
@@ -140,6 +151,21 @@ def test_systemd_is_told(daemon: Start, queue: Queue, slow: Path, systemd: FakeS
     worker.signal(signal.SIGTERM)
     systemd.hear("STOPPING=1")
     assert worker.end()[0] == 0
+
+
+def test_a_systemd_that_is_busy_is_told_later(systemd: FakeSystemd) -> None:
+    address = systemd.variables["NOTIFY_SOCKET"]
+    service = ToSystemd(Systemd(address), lambda: Health(ready=True, reasons=()))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as others, suppress(BlockingIOError):
+        others.setblocking(False)
+        while others.sendto(b"OTHERS=1", address.replace("@", "\0")):
+            pass
+    service.step()  # there is no room for it
+    systemd.drain()
+    assert set(systemd.heard) == {"OTHERS=1"}
+    service.step()
+    systemd.hear("READY=1")
+    service.on_stop()
 
 
 def test_the_parent_tells_systemd_for_all(

@@ -86,11 +86,10 @@ class ToSystemd(Service):
         self._systemd.close()
 
     def _say(self, line: str) -> None:
-        """Tell a line once, and another of the same name instead of it."""
-        if line not in self._said:
+        """Tell a line once, and another of the same name instead of it; one that did not go is told again later."""
+        if line not in self._said and self._systemd.tell(line):
             name = line.partition("=")[0]
             self._said = [*(said for said in self._said if not said.startswith(f"{name}=")), line]
-            self._systemd.tell(line)
 
 
 class ToParent(Service):

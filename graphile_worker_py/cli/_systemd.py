@@ -32,15 +32,16 @@ class Systemd:
         expected = microseconds.isdigit() and int(microseconds) > 0 and pid in ("", str(os.getpid()))
         return Systemd(address, watchdog=int(microseconds) / 1e6 if expected else None)
 
-    def tell(self, *lines: str) -> None:
-        """Send assignments such as READY=1; a failure is logged once, and harms nothing."""
+    def tell(self, line: str) -> bool:
+        """Send an assignment such as READY=1, and return whether that went; a failure is logged once."""
         try:
-            self._socket.sendto("\n".join(lines).encode(), self._address)
+            self._socket.sendto(line.encode(), self._address)
             self._failed = False
         except OSError as error:
             if not self._failed:
                 logger.warning("systemd cannot be told how this service is: %s", error)
             self._failed = True
+        return not self._failed
 
     def close(self) -> None:
         """Let go of the socket."""
