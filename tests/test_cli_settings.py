@@ -56,6 +56,7 @@ def test_each_setting_comes_from_the_strongest_place(shown: Shown, monkeypatch: 
 def test_what_is_shown_can_be_pasted(shown: Shown, tmp_path: Path) -> None:
     odd = 'a "b" \\ \t\x7f ü\U0001f600'
     lines = shown("--schema", odd, "--forbidden-flag", odd, "--grace", "1e-7", "--listen", "off", "--history", "7d")
+    assert lines["listen"] == 'listen = "off"  # command line'
     text = "\n".join(line for line in lines.values() if " is not set" not in line)
     Path(OWN).write_text(text, "utf-8")
     pasted = {key: line.rpartition("  #")[0] for key, line in shown().items()}
@@ -83,6 +84,8 @@ def test_variables_that_were_there_before_go_before_the_file(shown: Shown, monke
         ("postgresql:///app?password=hunter2", "password=*** dbname=app"),
         ("host=a sslpassword=hunter2", "host=a sslpassword=***"),
         ("postgresql://me:hun@ter2@host/app", "***"),
+        ("postgresql://me:1234/hunter2@host/app", "***"),
+        ("off", "off"),
         ("postgres//hunter2", "***"),
         ("", ""),
     ],
@@ -159,7 +162,8 @@ def test_a_worker_runs_by_its_file_alone(folder: Path, migrated_url: str, queue:
     text = f"target = 'jobs:queue'\ndatabase = '''{migrated_url}'''\ncrontab = 'missing'\nlog-level = 'warning'\n"
     (folder / OWN).write_text(text)
     queue.add_job("note", 1)
-    more = {"GRAPHILE_WORKER_CONCURENCY": "2", "GRAPHILE_WORKER_DATABASE": "x", "GRAPHILE_WORKER_SERVICE_HOST": "y"}
+    wrong = ["CONCURENCY", "DATABASE", "DATABASE_URL", "SERVICE_HOST"]
+    more = {f"GRAPHILE_WORKER_{name}": "2" for name in wrong}
     done = graphile("run", "--once", cwd=folder, more=more)
     assert done.returncode == 0
     assert done.stdout.startswith("note 1\n1 completed")
@@ -167,6 +171,7 @@ def test_a_worker_runs_by_its_file_alone(folder: Path, migrated_url: str, queue:
     assert said == [
         "the variable GRAPHILE_WORKER_CONCURENCY is not heeded: did you mean GRAPHILE_WORKER_CONCURRENCY?",
         "the variable GRAPHILE_WORKER_DATABASE is not heeded: did you mean DATABASE_URL?",
+        "the variable GRAPHILE_WORKER_DATABASE_URL is not heeded: did you mean DATABASE_URL?",
     ]
 
 

@@ -214,7 +214,7 @@ def _kind(value: object) -> str:
 def misspelt(context: click.Context) -> Iterator[str]:
     """Yield what is to be said of variables that look like a setting's, and are none."""
     names = [str(one.name).upper() for one in context.command.params]
-    known = {name: VARIABLES.get(name.lower(), PREFIX + name) for name in names}
+    known = {name: VARIABLES.get(name.lower(), PREFIX + name) for name in names} | {"DATABASE_URL": "DATABASE_URL"}
     for name in sorted(os.environ.keys() - known.values()):
         close = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1, cutoff=0.85)
         if name.startswith(PREFIX) and close:
@@ -250,13 +250,15 @@ def _toml_value(parameter: click.Parameter, value: object) -> str:
 
 
 def masked(conninfo: str) -> str:
-    """Return a connection string without its secrets; as it is, if it has none."""
+    """Return a connection string without its secrets; as it is, if it has none, as the word off has."""
+    if conninfo == "off":
+        return conninfo
     try:
         named = conninfo_to_dict(conninfo)
     except (ProgrammingError, UnicodeEncodeError):
         return MASK  # nobody knows where a password is in it
-    if any("@" in str(named.get(name) or "") for name in ("host", "port")):
-        return MASK  # of a password with an @ in it
+    if any("@" in str(named.get(name) or "") for name in ("host", "port", "dbname")):
+        return MASK  # of a password with an @ in it, or a /
     if not named.keys() & SECRETS:
         return conninfo
     return make_conninfo("", **{name: MASK if name in SECRETS else value for name, value in named.items()})
