@@ -66,7 +66,7 @@ def db(server: Server) -> Iterator[psycopg.Connection]:
         ("full_page_writes = off", "durability", "problem", "full_page_writes is off"),
         ("autovacuum = off", "autovacuum", "problem", "autovacuum is off: dead rows"),
         ("track_counts = off", "autovacuum", "problem", "track_counts is off"),
-        ("synchronous_standby_names = '*'", "synchronous-commit", "problem", "none of them is connected"),
+        ("synchronous_standby_names = '*'", "synchronous-commit", "problem", "more standbys than are connected"),
     ],
 )
 def test_settings(db: psycopg.Connection, queue: Queue, *, setting: str, check: str, level: str, says: str) -> None:
@@ -179,6 +179,12 @@ def test_a_standby(server: Server, db: psycopg.Connection, queue: Queue) -> None
         assert list(found) == list(doctor.CHECKS)
         one([found["read-only"]], "note", "this is a standby")
         assert [each for each in found.values() if each.level == "problem" or "not looked at" in each.what] == []
+        for number, enough in ((2, False), (1, True)):
+            db.execute(f"alter system set synchronous_standby_names = 'ANY {number} (*)'".encode())
+            db.execute("select pg_reload_conf()")
+            eventually(lambda enough=enough: (findings(queue, "synchronous-commit") == NOTHING) == enough)
+        db.execute("alter system reset synchronous_standby_names")
+        db.execute("select pg_reload_conf()")
         with Queue(where(server), listen=where(standby)) as deaf:
             one(findings(deaf, "notifications"), "problem", "cannot listen where they are to: cannot execute LISTEN")
         with psycopg.connect(where(standby)) as reader:

@@ -50,8 +50,8 @@ def synchronous_commit(visit: Visit) -> Iterator[Finding]:
         )
     elif setting != "local" and visit.look("doctor_missing_standbys") != []:
         yield problem(
-            "synchronous_standby_names asks for standbys, and none of them is connected: no commit is ever confirmed",
-            "start a standby of that name, or do without",
+            "synchronous_standby_names asks for more standbys than are connected: no commit is ever confirmed",
+            "start those standbys, or do without",
             "alter system set synchronous_standby_names = ''",
             RELOAD,
         )
