@@ -66,9 +66,8 @@ LEFT = """
 """
 
 
-def _check_name(roles: Roles, attribute: attrs.Attribute[str], name: object) -> None:
+def _check_name(what: str, name: object) -> None:
     """Refuse what PostgreSQL would cut or does not take; and what would end a comment, or a function's body, early."""
-    what = attribute.name
     if not isinstance(name, str) or not name:
         raise InvalidRoles(f"{what}: expected a non-empty str, got {name!r:.40}")
     if len(name.encode("utf-8", "replace")) > MAX_IDENTIFIER_BYTES:
@@ -86,17 +85,23 @@ def _check_tasks(roles: Roles, attribute: object, tasks: tuple[str, ...]) -> Non
 
 
 def _tupled(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return texts as a tuple; refuse a single one, whose letters would each be one."""
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        raise InvalidRoles(f"tasks: expected an iterable of str, got {type(texts).__name__}; put it in a list")
     return tuple(texts)
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    return tuple(pairs)
+    try:
+        return tuple((kind, member) for kind, member in pairs)
+    except (TypeError, ValueError):
+        raise InvalidRoles('members: expected pairs in a list, such as [("worker", "app")]') from None
 
 
 def _named(kind: str) -> Any:
     """Return a field for a name that follows from the schema's unless it is given."""
     follows = attrs.Factory(lambda roles: f"{roles.schema}_{kind}", takes_self=True)
-    return attrs.field(default=follows, validator=_check_name)
+    return attrs.field(default=follows, validator=lambda roles, field, name: _check_name(field.name, name))
 
 
 @attrs.frozen(kw_only=True)
@@ -123,9 +128,10 @@ class Roles:
             raise InvalidRoles("two of the roles have the same name; give each one of its own")
         if "public" in (self.schema, self.producer_schema) or self.schema == self.producer_schema:
             raise InvalidRoles("the tables and the producer need a schema each, and neither may be public; name others")
-        for kind, _ in self.members:
+        for kind, member in self.members:
             if kind not in KINDS[1:]:
                 raise InvalidRoles(f"members: expected one of {', '.join(KINDS[1:])}, got {kind!r}")
+            _check_name("members", member)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -208,9 +208,41 @@ def test_who_owns_the_tables_and_may_create_roles_needs_no_more(empty_stage: Sta
     assert stage.queue("outsider").add_job("task").id == 1
 
 
+def test_a_role_that_was_set_counts_as_who_runs_it(empty_stage: Stage) -> None:
+    stage, who = empty_stage, sql.Identifier(empty_stage.logins["outsider"])
+    stage.admin.execute(sql.SQL("alter role {} createrole").format(who))
+    database = sql.Identifier(stage.admin.info.dbname)
+    stage.admin.execute(sql.SQL("grant create on database {} to {}").format(database, who))
+    stage.queue("outsider").migrate()
+    stage.admin.execute(sql.SQL("set role {}").format(who))
+    stage.admin.execute(roles.set_up(stage.roles))
+    who_and_held = "select current_user::text, pg_has_role(%s, 'usage')"
+    found = stage.admin.execute(who_and_held, [stage.roles.owner]).fetchone()
+    stage.admin.execute("reset role")
+    assert found == (stage.logins["outsider"], False)
+    assert owners(stage) == {stage.roles.owner}
+
+
+def test_what_was_granted_before_does_not_count(stage: Stage) -> None:
+    producer, worker, viewer = (sql.Identifier(stage.roles.producer), stage.roles.worker, stage.roles.viewer)
+    stage.admin.execute(sql.SQL("create role {}").format(producer))
+    for grant in ("usage on schema graphile_worker", "all on all tables in schema graphile_worker"):
+        stage.admin.execute(sql.SQL("grant " + grant + " to {}").format(producer))
+    stage.admin.execute("revoke execute on all functions in schema graphile_worker from public")
+    stage.set_up()
+    assert table(stage) == ACTIONS
+    stage.run(roles.set_up(attrs.evolve(stage.roles, worker=viewer, viewer=worker, members=())))
+    with Queue(stage.url(V)) as now_worker:
+        now_worker.add_job("task")
+        assert now_worker.remove_job("key") is not None
+    with Queue(stage.url(W)) as now_viewer, pytest.raises(NotSupported, match="permission denied"):
+        now_viewer.add_job("task")
+
+
 def test_what_is_undone_leaves_nothing(stage: Stage) -> None:
     query = """
-        select array(select relacl::text from pg_class where relnamespace = n.oid and relacl is not null),
+        select array(select relacl::text from pg_class where relnamespace = n.oid and relacl is not null)
+            || array(select proacl::text from pg_proc where pronamespace = n.oid and proacl is not null),
             array(select polname::text from pg_policy), array(select defaclacl::text from pg_default_acl), n.nspacl
         from pg_namespace as n where n.nspname = 'graphile_worker'
     """
@@ -231,7 +263,9 @@ def test_what_is_undone_leaves_nothing(stage: Stage) -> None:
     [
         ("create role {worker} superuser", "is a superuser or bypasses row security"),
         ("create role {viewer} bypassrls", "is a superuser or bypasses row security"),
-        ("create role {owner}; create role {producer} in role {owner}", "is a member of .*, so nothing would limit it"),
+        ("create role {viewer} in role current_user", "or may become one that does"),
+        ("create role {owner}; create role {producer} in role {owner}", "is a member of .*, and would have its rights"),
+        ("create role {worker}; create role {viewer} in role {worker}", "is a member of .*, and would have its rights"),
         ("create schema {producer_schema}", "is there already and belongs to"),
         (
             "create role {owner}; create schema {producer_schema} authorization {owner}"
@@ -286,6 +320,10 @@ def test_a_lock_that_somebody_holds_is_told_and_nothing_changes(stage: Stage) ->
         {"tasks": ["$graphile_worker_py$"]},
         {"members": [("boss", "ann")]},
         {"members": [("owner", "ann")]},
+        {"members": [("worker", "x" * 64)]},
+        {"members": [("worker", 5)]},
+        {"members": {"worker": "ann"}},
+        {"tasks": "resize"},
     ],
     ids=str,
 )

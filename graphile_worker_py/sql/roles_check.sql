@@ -4,6 +4,7 @@ do $graphile_worker_py$
 declare
   roles constant text[] := {roles};
   culprit text;
+  master text;
 begin
   perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   perform set_config('lock_timeout', '10s', true);
@@ -11,19 +12,23 @@ begin
 
   select r.rolname into culprit
   from pg_roles as r
-  where r.rolname = any (roles) and (r.rolsuper or r.rolbypassrls);
+  where r.rolname = any (roles)
+    and exists (
+      select from pg_roles as s where (s.rolsuper or s.rolbypassrls) and pg_has_role(r.oid, s.oid, 'member')
+    );
   if found then
-    raise exception 'role % is a superuser or bypasses row security, so nothing would limit it: name another', culprit
-      using errcode = 'GWROL';
+    raise exception 'role % is a superuser or bypasses row security, or may become one that does: name another', culprit
+      using errcode = 'GWROL', hint = 'Nothing would limit it.';
   end if;
 
-  select r.rolname into culprit
+  select r.rolname, o.rolname into culprit, master
   from pg_roles as r
-  join pg_roles as o on o.rolname = {owner_name}
-  where r.rolname in ({worker_name}, {producer_name}, {viewer_name}) and pg_has_role(r.oid, o.oid, 'member');
+  join pg_roles as o on pg_has_role(r.oid, o.oid, 'member')
+  where r.rolname in ({worker_name}, {producer_name}, {viewer_name}) and o.rolname = {owner_name}
+    or r.rolname in ({producer_name}, {viewer_name}) and o.rolname = {worker_name};
   if found then
-    raise exception 'role % is a member of %, so nothing would limit it: revoke that, or name another',
-      culprit, {owner_name} using errcode = 'GWROL';
+    raise exception 'role % is a member of %, and would have its rights: revoke that, or name another',
+      culprit, master using errcode = 'GWROL';
   end if;
 
   select name into culprit

@@ -1,2 +1,6 @@
 -- Again as the role that runs this.
-reset role
+do $graphile_worker_py$
+begin
+  perform set_config('role', current_setting('graphile_worker_py.runner'), true);
+end
+$graphile_worker_py$

@@ -15,6 +15,7 @@ begin
   alter default privileges in schema {schema} revoke all on tables from {worker};
   revoke all on all tables in schema {schema} from {worker}, {viewer};
   revoke all on all sequences in schema {schema} from {worker}, {viewer};
+  revoke all on all functions in schema {schema} from {worker};
   revoke all on schema {schema} from {worker}, {viewer};
   drop schema if exists {producer_schema} cascade;
 end

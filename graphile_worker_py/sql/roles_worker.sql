@@ -1,4 +1,5 @@
 -- A worker reads and writes rows, of tables that later migrations bring too; it changes neither tables nor ledgers.
+-- It calls functions also where these are not, as by default, for everybody.
 do $graphile_worker_py$
 declare
   relation record;
@@ -18,6 +19,18 @@ begin
       'grant %s on %s to %I',
       case when relation.is_read then 'select' else 'select, insert, update, delete' end, relation.name, {worker_name}
     );
+  end loop;
+  for relation in
+    select p.oid::regprocedure as name
+    from pg_proc as p
+    join pg_namespace as n on n.oid = p.pronamespace
+    where n.nspname = {schema_name}
+      and p.proname in (
+        'add_job', 'add_jobs', 'remove_job', 'complete_jobs', 'permanently_fail_jobs', 'reschedule_jobs',
+        'force_unlock_workers'
+      )
+  loop
+    execute format('grant execute on function %s to %I', relation.name, {worker_name});
   end loop;
   alter default privileges in schema {schema} grant select, insert, update, delete on tables to {worker};
 end
