@@ -271,7 +271,7 @@ class Queue:
     def run_jobs_now(self, ids: Iterable[int], *, connection: object = None) -> list[Job]:
         """Make jobs that are not running due, failed ones with all their attempts anew; return those that are due now.
 
-        One that is due already keeps its place.
+        One that is due already keeps its place. Workers are woken.
         """
         return _administration.run_jobs_now(self.database, ids, connection=connection)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
+from plain_sql import Ear, counts
 
 from graphile_worker_py import Cancellation, InvalidJobSpec, JobCount, JobSpec, Queue, WorkerPool, _scanning
 from graphile_worker_py._one_connection import OneConnection
@@ -220,6 +222,20 @@ def test_jobs_are_run_now(queue: Queue, db: psycopg.Connection) -> None:
     first, *others = (job.run_at for job in ran)
     assert all(first < other for other in others)  # it keeps its place
     assert queue.run_jobs_now([]) == []
+
+
+def test_jobs_that_are_run_now_wake_workers(
+    queue: Queue, migrated_url: str, pools: Callable[..., WorkerPool], expected: Callable[[int], Any]
+) -> None:
+    queue.task("t")(lambda payload: None)
+    later = ids(queue.add_jobs([JobSpec("t", run_at=timedelta(hours=1))] * 2))
+    pools(1, poll_interval=3600.0)
+    with Ear(migrated_url, "jobs:insert") as ear:
+        with expected(2):
+            queue.run_jobs_now([*later, 10**6])
+        assert counts(ear.heard()) == [2]
+        queue.run_jobs_now(later)
+        assert ear.heard() == []
 
 
 def test_many_are_cancelled_at_once(queue: Queue, db: psycopg.Connection) -> None:

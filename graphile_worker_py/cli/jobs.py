@@ -172,7 +172,7 @@ def sentence(what: str) -> Callable[[set[int]], str]:
 def run_now(*, choice: Choice, database: str | None, schema: str | None) -> None:
     """Let jobs run as soon as a worker is free: those that wait for their time, and those that failed for good.
 
-    One that failed for good gets all its attempts anew. A worker looks within two seconds or so.
+    One that failed for good gets all its attempts anew. Workers are woken.
     """
     with Queue(database, schema=schema) as queue:
         change(
