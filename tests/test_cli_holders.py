@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 
 import psycopg
 import pytest
@@ -42,6 +43,26 @@ def test_what_a_dead_worker_holds_is_shown_and_freed(
     assert queue.workers() == []
 
 
+def test_the_next_page_can_be_asked_for_as_is_said(
+    capsys: pytest.CaptureFixture[str], queue: Queue, migrated_url: str
+) -> None:
+    for name in ("a 'b' \"$c\"", "d"):
+        queue.add_job("task", queue_name=name)
+    first = in_process(capsys, "queues", "--limit", "1", "--patience", "1m", "--database", migrated_url)
+    said = first.stderr.removeprefix("There may be more: go on with ").removesuffix(".\n")
+    second = in_process(capsys, "queues", *shlex.split(said), "--patience", "1m", "--database", migrated_url)
+    assert second.stdout.splitlines()[1].startswith("d ")
+
+
+def test_cleanup_that_has_to_wait_says_for_what(
+    capsys: pytest.CaptureFixture[str], queue: Queue, db: psycopg.Connection, migrated_url: str
+) -> None:
+    with db.transaction():
+        queue.add_job("task", connection=db)
+        done = in_process(capsys, "cleanup", "--database", migrated_url)
+        assert_error(done, 1, "nothing was deleted", "transaction", "try again")
+
+
 def test_cleanup_asks_before_it_deletes_jobs(
     capsys: pytest.CaptureFixture[str], queue: Queue, migrated_url: str
 ) -> None:
@@ -53,3 +74,4 @@ def test_cleanup_asks_before_it_deletes_jobs(
     done = in_process(capsys, *what, "--yes", "--json")
     assert json.loads(done.stdout) == {"DELETE_PERMAFAILED_JOBS": 1, "GC_JOB_QUEUES": 1}
     assert in_process(capsys, *what).returncode == 0  # nothing to ask about
+    assert_error(in_process(capsys, *what, "GC_TASK_IDENTIFIERS"), 2, "Node's")

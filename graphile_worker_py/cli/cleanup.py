@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 import click
+import psycopg
 
 from graphile_worker_py import JobCount, Queue
 from graphile_worker_py._cleaning import CleanupTask
@@ -45,12 +46,20 @@ def command(
     Node's workers run. GC_JOB_QUEUES: names of queues without jobs. No job is added, claimed or finished meanwhile.
     """
     with Queue(database, schema=schema) as queue:
+        questions = []
         if "DELETE_PERMAFAILED_JOBS" in tasks:
             failed = queue.jobs.count(state="failed", at_most=CAP, patience=patience)
-            confirm(f"Delete {how_many(failed)} that failed for good?", yes=yes or failed == NONE)
-        elif "GC_TASK_IDENTIFIERS" in tasks:
-            confirm("Delete names of tasks? Workers of Node's that run would not notice.", yes=yes)
-        deleted = queue.cleanup(tasks or ("GC_JOB_QUEUES",), keep_tasks=keep_tasks)
+            questions += [f"Delete {how_many(failed)} that failed for good?"] * (failed != NONE)
+        if "GC_TASK_IDENTIFIERS" in tasks:
+            questions.append("Delete names of tasks? Workers of Node's that run would not notice.")
+        confirm(" ".join(questions), yes=yes or not questions)
+        try:
+            deleted = queue.cleanup(tasks or ("GC_JOB_QUEUES",), keep_tasks=keep_tasks)
+        except psycopg.errors.LockNotAvailable as error:
+            raise click.ClickException(
+                "nothing was deleted: a transaction that adds or changes jobs has not ended in two seconds; try again, "
+                "and see doctor if it never does"
+            ) from error
     if as_json:
         show_json(deleted)
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from graphile_worker_py import Queue
@@ -54,4 +56,4 @@ def command(
     if not queues:
         note("There is no such queue." if held is not None or after is not None else "There are no named queues.")
     elif len(queues) == limit:
-        note(f"There may be more: go on with --after {queues[-1].name!r}.")
+        note(f"There may be more: go on with --after {shlex.quote(queues[-1].name)}.")
