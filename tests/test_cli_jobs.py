@@ -218,6 +218,13 @@ def test_ids_that_are_left_alone_are_named(cli: Cli, jobs: dict[str, int], queue
     assert_error(cli("jobs", *command, *map(str, range(90, 97))), 1, "94 (not there) and 2 more")
 
 
+def test_why_a_job_is_left_alone_is_told_among_very_many(cli: Cli, queue: Queue, db: psycopg.Connection) -> None:
+    queue.add_jobs((JobSpec("many") for _ in range(10_001)), return_jobs=False)
+    db.execute(f"update graphile_worker._private_jobs set {HELD}")  # noqa: S608
+    left = cli("jobs", "complete", *map(str, range(10_001, 0, -1))).stderr
+    assert left.startswith("Error: left alone: 10001 (running), 10000 (running), ")
+
+
 def test_what_filters_find_is_asked_about_and_can_be_declined(jobs: dict[str, int], queue: Queue) -> None:
     with terminal("jobs", "complete", "--task", "send") as screen:
         screen.wait_for("Delete, as if done, 3 jobs (send 3)? [y/N]: ")

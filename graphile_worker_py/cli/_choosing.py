@@ -228,7 +228,8 @@ def _by_task(tasks: dict[int, str]) -> str:
 
 def _complaint(queue: Queue, ids: list[int]) -> str:
     """Return the sentence that these jobs were left alone, and why."""
-    states = {job.id: job.state for job in queue.jobs(ids=ids, limit=LARGEST_PAGE)}
-    named = [f"{id} ({states.get(id, 'not there')})" for id in ids[:MOST_NAMED]]
+    first = ids[:MOST_NAMED]
+    states = {job.id: job.state for job in queue.jobs(ids=first)}
+    named = [f"{id} ({states.get(id, 'not there')})" for id in first]
     others = len(ids) - MOST_NAMED
     return f"left alone: {', '.join(named)}{f' and {others:,} more' if others > 0 else ''}"
