@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import psycopg
 import pytest
 
@@ -151,6 +152,16 @@ class Daemon:
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._errors.close()
+
+
+def options_of(command: click.Command) -> set[str]:
+    """Return the options of a command and of those below it."""
+    options = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        below = [command.get_command(context, name) for name in command.list_commands(context)]
+        options = options.union(*(options_of(one) for one in below if one is not None))
+    return options
 
 
 def listeners(db: psycopg.Connection) -> int:

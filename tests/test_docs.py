@@ -33,9 +33,9 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import click
 import psycopg
 import pytest
+from command_line import options_of
 from urls import as_url
 
 import graphile_worker_py
@@ -387,9 +387,7 @@ def test_nothing_is_documented_that_does_not_exist() -> None:
 
 
 def test_every_option_and_exit_code_of_the_command_line_is_documented() -> None:
-    context = click.Context(main)
-    found = [main.get_command(context, name) for name in main.list_commands(context)]
-    options = {option for command in found if command for one in command.params for option in one.opts}
+    options = options_of(main)
     assert {option for option in options if option.startswith("-") and option not in DOCUMENTED} == set()
     page = prose(ROOT / "docs" / "running-workers.md")
     assert set(re.findall(r"`(--?\w[\w-]*)`", page)) <= options
