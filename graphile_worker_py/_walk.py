@@ -25,7 +25,7 @@ GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, without their whole parts, a
 
 
 class Budget:
-    """Time of a server: `share` of all that passes may be spent, `grant` at once, and never more than `most`."""
+    """Time of a server: `share` of all that passes may be spent, `grant` at once; `most` is left, or owed, at most."""
 
     def __init__(
         self, share: float, *, grant: float, most: float = 2.0, clock: Callable[[], float] = time.monotonic
@@ -43,8 +43,8 @@ class Budget:
         self._counted = now
 
     def spend(self, seconds: float) -> None:
-        """Take away what was spent; there may be less than nothing left."""
-        self.left -= seconds
+        """Take away what was spent; there may be less than nothing left, but not for ever where all took too long."""
+        self.left = max(-self._most, self.left - seconds)
 
     @property
     def pause(self) -> float:

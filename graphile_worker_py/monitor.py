@@ -38,6 +38,7 @@ from graphile_worker_py.jobs import moment
 SHARE = 0.05  # of the server's time
 PATIENCE = 1.0  # seconds for a statement
 CAP = 10_000  # ready jobs that are counted along the index
+LANES = 100  # priorities whose ready jobs are
 WINDOW = 10.0  # seconds that rates of all jobs are over
 RUNS, RUNS_WINDOW = 5_000, 60.0  # runs of the history that are looked at, and seconds that rates of them are over
 SMALL = 0.001  # seconds that a statement is taken to cost that does not tell
@@ -98,7 +99,7 @@ class Monitor:
         try:
             rows = self._database.begin_by_index(name, parameters, after=("look_limits", limits))().fetchall()
             cost = rows[-1][-1] if rows else SMALL
-        except LATE:
+        except psycopg.errors.QueryCanceled:  # who waits for a lock is no work for the server
             cost = PATIENCE
             raise
         finally:
@@ -186,12 +187,12 @@ class Monitor:
 
     def _front(self) -> looks.Front | None:
         try:
-            (_, _, oldest), *ready = self._ask("look_front", cap=CAP)
+            (_, lanes, oldest), *ready = self._ask("look_front", cap=CAP, lanes=LANES)
         except LATE:
             self._notes.append(f"ready jobs are not counted: no answer within {PATIENCE:g} s")
             return None
         jobs = {task or looks.NAMELESS: count for task, count, _ in ready}
-        return looks.Front(jobs, complete=sum(jobs.values()) < CAP, oldest=oldest)
+        return looks.Front(jobs, complete=sum(jobs.values()) < CAP and lanes < LANES, oldest=oldest)
 
     def _rates(self, pulse: looks.Pulse, jobs: int) -> looks.Rates:
         """Return the rates of the last seconds, of which this pulse is the end."""

@@ -139,6 +139,8 @@ def test_a_budget_is_a_share_of_the_time() -> None:
     clock.now += 3600
     budget.accrue()
     assert budget.left == 0.5
+    budget.spend(3600)
+    assert budget.pause == 10
 
 
 def test_a_walk_reads_all_pieces_and_then_the_oldest_again() -> None:

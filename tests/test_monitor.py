@@ -193,6 +193,22 @@ def test_a_large_table_is_read_in_pieces(queue: Queue, db: psycopg.Connection) -
 
 
 @pytest.mark.usefixtures("in_pieces")
+@pytest.mark.parametrize("lanes", [2, 3, 4])
+def test_ready_jobs_of_more_priorities_than_are_looked_at_are_not_taken_for_all(
+    queue: Queue, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, lanes: int
+) -> None:
+    monkeypatch.setattr("graphile_worker_py.monitor.LANES", lanes)
+    db.execute(f"insert into {JOBS} (task_id, priority) select 1, n % 3 from generate_series(1, 600) as n")  # noqa: S608
+    monitor = Monitor(queue.database, pages=1)
+    monitor._budget = rations = Rations()  # type: ignore[assignment]
+    rations.pieces = 1_000
+    assert monitor.look().total("ready") == 600
+    rations.pieces = 0
+    again = monitor.look()
+    assert (again.total("ready"), again.ready_counted) == (600, lanes == 4)
+
+
+@pytest.mark.usefixtures("in_pieces")
 @pytest.mark.parametrize("first_come", [20, 50_000])
 def test_statements_follow_indexes_and_the_numbers_of_pages(
     queue: Queue, db: psycopg.Connection, first_come: int
@@ -203,7 +219,7 @@ def test_statements_follow_indexes_and_the_numbers_of_pages(
     plans = {
         "look_tally": {"first": "(0,0)", "beyond": "(7,0)"},
         "look_rows": {"first": "(0,0)", "beyond": "(7,0)", "running": 5, "failing": 5},
-        "look_front": {"cap": 100},
+        "look_front": {"cap": 100, "lanes": 100},
     }
     for name, values in plans.items():
         plan = explained(queue, db, name, values)
@@ -319,6 +335,16 @@ def test_a_table_that_is_locked_is_not_waited_for(queue: Queue, db: psycopg.Conn
         with pytest.raises(psycopg.errors.LockNotAvailable):
             monitor.look()
     assert monitor.look().notes == ()
+
+
+def test_waiting_for_a_lock_is_not_paid_for(queue: Queue, db: psycopg.Connection, monitor: Monitor) -> None:
+    monitor.look()
+    with db.transaction():
+        db.execute(f"lock table {JOBS}")
+        for _ in range(3):
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                monitor.look()
+    assert monitor.look().counts_age == 0
 
 
 def test_what_takes_too_long_is_given_up(

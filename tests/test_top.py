@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from command_line import COMMAND, DEADLINE, Daemon, assert_error, closed_pipe, environment, graphile, in_process
 from drills.servers import Server, Unavailable, programs, scratch
+from plain_sql import eventually
 from screen import Screen
 from tcp_proxy import TcpProxy
 
@@ -151,13 +152,21 @@ def test_what_jobs_say_does_not_reach_the_terminal(top: Top, queue: Queue, db: p
         assert bad not in screen.sent.decode()
 
 
+def test_a_terminal_of_few_characters_is_no_error(top: Top, queue: Queue, db: psycopg.Connection) -> None:
+    queue.add_job("a_task_with_a_name_that_is_cut_日本")
+    fail(db, 1, "日本 " * 30)
+    screen = top(size=(60, 24), more={"PYTHONIOENCODING": "latin-1"})
+    screen.until(r"(?m)^before +1 +1 +a_task_with_a_nam\?  \?\? \?\?")
+    end(screen, 0)
+
+
 # How it ends, stops and goes on.
 
 
 @pytest.mark.parametrize(
     ("by", "code"),
-    [("\x03", 130), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
-    ids=["Ctrl-C", "SIGINT", "SIGTERM"],
+    [("\x03", 130), (signal.SIGINT, 130), (signal.SIGTERM, 143), ("\x1c", 143)],
+    ids=["Ctrl-C", "SIGINT", "SIGTERM", "Ctrl-\\"],
 )
 def test_a_signal_leaves_the_terminal_as_it_was(top: Top, by: str | signal.Signals, code: int) -> None:
     screen = top()
@@ -231,6 +240,25 @@ def test_an_error_at_the_start_is_one_line(
     assert_error(in_process(capsys, "top", *arguments, "--database", database_url), 4, "graphile-worker-py migrate")
     for wrong in ("0", "soon", "1e9"):
         assert_error(in_process(capsys, "top", *arguments, "--interval", wrong), 2, "--interval", "--help)")
+
+
+def test_a_table_that_is_locked_for_a_moment_is_looked_at_after_that(
+    queue: Queue, db: psycopg.Connection, migrated_url: str
+) -> None:
+    queue.add_job("alpha")
+    waiting = """
+        select query_start from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock' and query ~ 'pg_relation_size'
+    """
+    seen: set[Any] = set()
+    command = [*COMMAND, "top", "--once", "--interval", "0.2", "--database", migrated_url]
+    with psycopg.connect(migrated_url) as other:
+        other.execute(f"lock table {JOBS}")
+        with subprocess.Popen(command, text=True, env=environment(), stdout=subprocess.PIPE) as process:
+            eventually(lambda: seen.update(db.execute(waiting).fetchall()) or len(seen) > 1)
+            other.rollback()
+            shown, _ = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, "alpha" in shown) == (0, True)
 
 
 def test_an_error_at_the_start_does_not_touch_the_terminal(top: Top, database_url: str) -> None:

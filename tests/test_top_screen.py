@@ -127,6 +127,26 @@ def test_a_table_is_scrolled_to_the_cursor() -> None:
     assert view.task == ""
 
 
+def test_all_of_a_job_can_be_scrolled_to_and_back() -> None:
+    error = "Error: " + "one long line " * 200 + "ends"
+    info = JobInfo(7, "task", None, "failed", 0, 0, 25, 25, error, 0, 0, None, None, None, 0, [])
+    view, details = View(job=7), Details(7, info, None)
+
+    def seen() -> str:
+        return "\n".join(drawn(view=view, details=details, size=(40, 24)))
+
+    assert "one long line" in seen()
+    assert "ends" not in seen()
+    view.press("end", SAMPLE)
+    assert "ends" in seen()
+    assert "one long line" not in seen()
+    view.press("page up", SAMPLE)
+    assert "one long line" in seen()
+    assert "ends" in seen()
+    view.press("home", SAMPLE)
+    assert "task      task" in seen()
+
+
 def test_answers_can_be_mistyped() -> None:
     view = View()
     for key in [*"oab0", "enter", *"o1234", "backspace", "clear", *"99", "enter"]:

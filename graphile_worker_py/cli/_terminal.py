@@ -7,6 +7,7 @@ the terminal back before the process stops, and takes it again when the shell le
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import select
@@ -39,6 +40,7 @@ SEQUENCES = {
 }
 CONTROLS = {"\r": "enter", "\n": "enter", "\t": "tab", "\x7f": "backspace", "\b": "backspace", "\x15": "clear"}
 KEY = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]?|O.?)|.", re.S)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)  # Ctrl-C, kill, Ctrl-\
 ESCAPE = 0.05  # seconds after which an escape is a key by itself, and no beginning
 
 
@@ -64,6 +66,8 @@ class Terminal:
     """
 
     def __init__(self) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # what its encoding lacks is no error, and stays one column wide
         self.console = Console(markup=False, highlight=False, emoji=False)
         self.ended_by = 0
         self._stops = self._continued = False
@@ -83,7 +87,7 @@ class Terminal:
         self._selector.register(self._keyboard, selectors.EVENT_READ)
         self._selector.register(self._reading, selectors.EVENT_READ)
         self._woken_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH):
+        for number in (*ENDING, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH):
             self._before[number] = signal.signal(number, self._on_signal)
         try:
             self._take()
@@ -150,7 +154,7 @@ class Terminal:
         return data.decode("utf-8", errors="ignore")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number in (signal.SIGINT, signal.SIGTERM):
+        if number in ENDING:
             self.ended_by = self.ended_by or number
         elif number == signal.SIGTSTP:
             self._stops = True

@@ -71,8 +71,8 @@ class Looker(Service):
 
 def details_of(queue: Queue, id: int) -> Details:
     """Return what there is to know of a job, but for its payload."""
-    jobs = queue.jobs(after=id - 1, limit=1).items
-    if not jobs or jobs[0].id != id:
+    jobs = queue.jobs(ids=[id]).items
+    if not jobs:
         return Details(id, None, None)
     with suppress(SchemaMissing, NotSupported):  # a table of our own may not be there, or not for this role
         return Details(id, jobs[0], queue.progress(id))

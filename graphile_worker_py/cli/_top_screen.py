@@ -1,4 +1,5 @@
-"""Draws a look at a queue for a terminal of any size, down to 40 columns; a function of what was seen, and no more.
+"""Draws a look at a queue for a terminal of any size, down to 40 columns; a function of what was seen, and no more, but
+that who has scrolled too far is brought back.
 
 What comes from the database is somebody else's text: it is shown by `safe`, and never read as markup.
 """
@@ -11,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.layout import Layout
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +24,7 @@ from graphile_worker_py.cli._top_view import KEYS, Details, Silence, View
 GAP = 2
 ALARM, WARNING, QUIET, TITLE, CURSOR = "bold red", "yellow", "dim", "bold underline", "reverse"
 MOST = 3  # lines about an outage
+MEASURE = Console()  # for lines to be broken as it breaks them
 HINTS = "q quit  ? help  p pause  s sort  / task  Tab table  Enter open  o job  e running"
 
 
@@ -151,7 +153,7 @@ def screen(
     if view.helps:
         body.update(help_page())
     elif view.job is not None:
-        body.update(job_page(view, details, snapshot))
+        body.update(job_page(view, details, width=width))
     else:
         body.split_column(*_tables(view, snapshot, width=width, room=room))
     return layout
@@ -261,8 +263,8 @@ def table(columns: Sequence[Column], rows: Sequence[Any], *, width: int, room: i
     return drawn
 
 
-def job_page(view: View, details: Details | None, snapshot: Snapshot) -> RenderableType:
-    """Return what is known of one job, from the line on that was scrolled to."""
+def job_page(view: View, details: Details | None, *, width: int) -> RenderableType:
+    """Return what is known of one job, from the line on that was scrolled to; that is brought back to the last one."""
     if details is None or details.id != view.job:
         return Text(f"job {view.job}: looking")
     if details.job is None:
@@ -288,7 +290,9 @@ def job_page(view: View, details: Details | None, snapshot: Snapshot) -> Rendera
     lines = [Text(f"{name:9} ", style="bold").append(text_of(value), style="") for name, value in fields.items()]
     error = (job.last_error or "").strip().split("\n")
     lines += [Text("error", style="bold"), *(Text(safe(line)) for line in error)] if job.last_error else []
-    return Group(*lines[min(view.scrolled, len(lines) - 1) :])
+    shown = [part for line in lines for part in line.wrap(MEASURE, width)]  # a single line may fill the screen
+    view.scrolled = min(view.scrolled, len(shown) - 1)  # only here it is known how many there are
+    return Group(*shown[view.scrolled :])
 
 
 def help_page() -> RenderableType:

@@ -22,9 +22,9 @@ from graphile_worker_py import GraphileWorkerError, Queue
 from graphile_worker_py._looks import Snapshot
 from graphile_worker_py.cli._options import Epilog, ExitCode, describe, shared_options
 from graphile_worker_py.cli._output import Column, json_option, note, say, show, show_fields, show_json
-from graphile_worker_py.monitor import Monitor
+from graphile_worker_py.monitor import LATE, Monitor
 
-PATIENCE = 5.0  # seconds for an answer, and for a connection
+PATIENCE = 5.0  # seconds for an answer, and for a connection; for a look to be repeated
 MORE = 1.0  # seconds of the server's time for a single look, which so counts a million jobs or more
 STATES = ("ready", "running", "scheduled", "retrying", "failed")
 SHOWN = 20  # errors
@@ -90,19 +90,30 @@ def command(*, interval: float, task: str, once: bool, as_json: bool, database: 
         database, schema=schema, min_size=0, max_size=1, connect_timeout=PATIENCE, statement_timeout=PATIENCE
     ) as queue:
         monitor = Monitor(queue.database, grant=0.3 if live else MORE)
-        first = monitor.look()
+        first = _look(monitor)
         if live:
             _watch(queue, monitor, first, interval=interval, task=task)
         elif as_json and not once:
             _print_looks(monitor, first, interval=interval, task=task)
         else:
             time.sleep(interval)
-            _print_once(_only(monitor.look(), task), as_json=as_json)
+            _print_once(_only(_look(monitor), task), as_json=as_json)
 
 
 def _has_terminal() -> bool:
     streams = (sys.stdin, sys.stdout)
     return all(stream is not None and stream.isatty() for stream in streams) and os.environ.get("TERM") != "dumb"
+
+
+def _look(monitor: Monitor) -> Snapshot:
+    """Return a look; one that was late, on a busy server or for a lock that somebody has for a moment, is repeated."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return monitor.look()
+        except LATE:
+            if time.monotonic() >= until:
+                raise
 
 
 def _watch(queue: Queue, monitor: Monitor, first: Snapshot, *, interval: float, task: str) -> None:

@@ -1,6 +1,6 @@
--- Counts the jobs that are ready by task, up to `cap` of them in the order of the index, and finds the oldest: a row of no
--- task tells how old that is, in seconds. Nothing else is walked over: priorities are found by hopping through the index.
--- Only of the first hundred priorities.
+-- Counts the jobs that are ready by task, up to `cap` of them in the order of the index, and finds the oldest: a first row
+-- of no task tells how old that is, in seconds, and of how many priorities all this is. Nothing else is walked over:
+-- priorities are found by hopping through the index, the first `lanes` of them.
 with recursive hops (priority) as (
     (
         select j.priority
@@ -20,7 +20,7 @@ with recursive hops (priority) as (
     from hops as h
     where h.priority is not null
 ), lanes as materialized (
-    select h.priority from hops as h where h.priority is not null limit 100
+    select h.priority from hops as h where h.priority is not null limit %(lanes)s::integer
 ), front as (
     select f.task_id
     from lanes as l
@@ -33,7 +33,7 @@ with recursive hops (priority) as (
     ) as f
     limit %(cap)s::integer
 )
-select null as task, count(*), extract(epoch from now() - min(greatest(o.run_at, o.created_at)))::float8 as age,
+select null as task, (select count(*) from lanes), extract(epoch from now() - min(greatest(o.run_at, o.created_at)))::float8 as age,
     extract(epoch from clock_timestamp() - statement_timestamp())::float8
 from lanes as l
 cross join lateral (
