@@ -355,3 +355,18 @@ def test_a_claim_that_cannot_be_read_goes_back_and_so_does_the_one_that_was_sent
     with expected(2000):
         pools(4)
     assert attempts == [1] * 2000
+
+
+def test_the_job_of_a_queue_is_handed_out_by_its_priority(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue.add_jobs(
+        JobSpec("work", priority=number % 3, queue_name="one" if number in (3, 4, 6, 7) else None)
+        for number in range(9)
+    )
+    local_claims = local(queue)
+    monkeypatch.setattr(local_claims, "_wanted", lambda: 9)
+    monkeypatch.setattr(pace.Throughput, "soon_for_one", lambda self: 9)
+    local_claims.step()
+    taken = [local_claims.get() for _ in range(6)]
+    local_claims.close()
+    ids = [[job.id for job in one.jobs] if isinstance(one, Run) else one and one.id for one in taken]
+    assert ids == [1, [4, 7, 5, 8], 2, 3, 6, 9]

@@ -142,15 +142,18 @@ def jobs_of(portions: Iterable[Job | Run]) -> list[Job]:
 
 
 def portions(jobs: Iterable[Job], ends_at: float, goes_on: Callable[[], bool]) -> list[Job | Run]:
-    """Return jobs without a queue as they are, and those of one queue together."""
+    """Return jobs without a queue as they are, and those of one queue together, in the place of the first."""
     runs: dict[int, Run] = {}
-    alone: list[Job | Run] = []
+    found: list[Job | Run] = []
     for job in jobs:
         if job.job_queue_id is None:
-            alone.append(job)
+            found.append(job)
         else:
-            runs.setdefault(job.job_queue_id, Run(ends_at, goes_on)).jobs.append(job)
-    return [*alone, *runs.values()]
+            if job.job_queue_id not in runs:
+                runs[job.job_queue_id] = run = Run(ends_at, goes_on)
+                found.append(run)
+            runs[job.job_queue_id].jobs.append(job)
+    return found
 
 
 def emptied(ready: deque[Job | Run]) -> list[Job | Run]:

@@ -91,7 +91,7 @@ class LocalQueue(Service):
         self._claimed_at = time.monotonic()
         self._asked: Asked | None = None  # sent ahead, while what the one before brought is handed out
         self._answer_lost = False
-        self._returns = database.outage.returns
+        self._seen = database.outage.returns, 0
         self.stays_locked = False
         self.last_try_at = 0.0  # when closed, giving back is tried until then; by time.monotonic()
         self._deaths = 0
@@ -136,11 +136,11 @@ class LocalQueue(Service):
                 self._changed.notify()
 
     def give_up(self) -> None:
-        """Begin nothing that was claimed so far: the pool was declared dead, and others have been given it."""
+        """Begin nothing that was claimed so far, for the pool was declared dead; what is still ours of it goes back."""
         with self._changed:
             self._deaths += 1
-            unstarted = claims.jobs_of(claims.emptied(self._ready))
-        self.give_back(unstarted)  # as far as it is ours after all
+            self.settled(claims.jobs_of(claims.emptied(self._ready)))
+        self.wake()
 
     def _goes_on(self, deaths: int) -> bool:
         """Say whether jobs may be begun that were claimed when the pool had been declared dead so many times."""
@@ -172,7 +172,6 @@ class LocalQueue(Service):
         return min(delay, self._claimed_at + TIME_TO_LIVE - time.monotonic()) if self._ready else delay
 
     def _next_look(self) -> float:
-        self._doubt_after_an_outage()
         if self._in_doubt():
             self._return_strays()
         expired = self._return_expired()
@@ -191,6 +190,8 @@ class LocalQueue(Service):
     def _look(self, asked: Asked) -> float:
         claim = self._claim(asked)
         with self._changed:
+            if asked.deaths != self._deaths:  # others may have been given these: strays, as far as they are ours
+                return 0
             self._more = claim.full or claim.queued
             self._holding.add(claim.jobs)  # before a thread can be done with one
             self._ready.extend(self._portions(claim.jobs))
@@ -242,7 +243,6 @@ class LocalQueue(Service):
 
         What cannot be given back `stays_locked`, and is recovered like the jobs of a dead pool.
         """
-        self._doubt_after_an_outage()
         self._closed.set()
         with self._changed:
             unstarted = claims.jobs_of(claims.emptied(self._ready))
@@ -315,7 +315,7 @@ class LocalQueue(Service):
         self._asked = None
         with self._told_of_errors():
             told, jobs_of = claims.read(asked.answer())
-        lost = asked.deaths != self._deaths  # others may have been given these: strays, as far as ours
+        self._answer_lost = lost = asked.deaths != self._deaths
         self._claimed_at = time.monotonic()
         self._throughput.claim_took(self._claimed_at - asked.at)
         queued, full = told["queued"] and not lost, told["jobs"] >= asked.count and not lost
@@ -326,7 +326,6 @@ class LocalQueue(Service):
         if full and not queued and not self._limited:  # which are to be looked for first
             self._ask_ahead(told["jobs"])
         jobs = [] if lost else self._made(jobs_of)
-        self._answer_lost = lost or self._asked is not None
         self._bounds.learn(jobs, bounded=asked.lanes is not None, seconds=told["seconds"])
         looked = (self._queues, asked.with_queues), (self._bounds, not asked.lanes)
         left_out = min((pace.left() for pace, everywhere in looked if not everywhere), default=None)
@@ -338,17 +337,15 @@ class LocalQueue(Service):
             with self._told_of_errors():
                 return jobs_of()
         except BaseException:
+            self._answer_lost = True
             self._asked = self._asked and attrs.evolve(self._asked, deaths=-1)
             raise
 
     def _ask_ahead(self, coming: int) -> None:
-        """Send the next claim before this one is handed out, where the crew is faster than claims.
-
-        The claims stay in order, for this one is committed. Where it cannot be sent, the next step finds out why.
-        """
+        """Send the next claim before this one, which is committed, is handed out: the crew is faster than claims."""
         count = self._wanted(coming)
         if count >= LARGEST_CLAIM // 2 and not self.stopping.is_set():
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # the next step finds out why, and gives back what it brought
                 self._asked = self._ask(count, coming)
 
     @contextmanager
@@ -364,14 +361,14 @@ class LocalQueue(Service):
     def _portions(self, jobs: list[Job]) -> list[Job | Run]:
         return claims.portions(jobs, self._claimed_at + TIME_TO_LIVE, functools.partial(self._goes_on, self._deaths))
 
-    def _doubt_after_an_outage(self) -> None:
-        """Look for strays if the database was away: a server in its place may not have heard of the last outcomes."""
-        if self._outage.returns != self._returns:
-            self._returns = self._outage.returns
-            self._answer_lost = True
-
     def _in_doubt(self) -> bool:
-        """Say whether jobs may be locked for us that we do not know of."""
+        """Say whether jobs may be locked for us that we do not know of.
+
+        After an outage, too: a server in its place may not have heard of the last outcomes. And after give_up().
+        """
+        seen = self._outage.returns, self._deaths
+        self._answer_lost |= seen != self._seen
+        self._seen = seen
         return self._answer_lost or (self._limited is not None and self._limited.is_doubtful)
 
     def _return_strays(self) -> None:
@@ -388,12 +385,15 @@ class LocalQueue(Service):
     def _return_expired(self) -> bool:
         if not self._ready or time.monotonic() - self._claimed_at < TIME_TO_LIVE:
             return False
-        expired = claims.emptied(self._ready)
+        deaths, expired = self._deaths, claims.emptied(self._ready)
         try:
             self.give_back(claims.jobs_of(expired))
         except BaseException:
             with self._changed:
-                self._ready.extendleft(reversed(expired))
-                self._changed.notify()
+                if deaths == self._deaths:
+                    self._ready.extendleft(reversed(expired))
+                    self._changed.notify()
+                else:  # strays now, as in give_up()
+                    self.settled(claims.jobs_of(expired))
             raise
         return True
