@@ -100,6 +100,16 @@ def test_what_was_there_before_stays_a_secret(stage: Stage, owner: Queue) -> Non
     owner.add_job("task", ["secret"], job_key="many")
     assert [job.payload for job in producer.add_jobs([JobSpec("task", ["sent"], job_key="many")])] == [["sent"]]
     assert '"payload":["secret", "sent"]' in rows(stage)[-1]
+    broken = "update graphile_worker._private_jobs set payload = %s where key = 'many'"
+    for payload in (r'["secret\u0000"]', r'["secret\ud83d"]'):
+        stage.admin.execute(broken, [payload])
+        for add in (
+            lambda: producer.add_job("task", ["sent"], job_key="many"),
+            lambda: producer.add_jobs([JobSpec("task", ["sent"], job_key="many")]),
+        ):
+            with pytest.raises(psycopg.DataError, match="to be merged with") as caught:
+                add()
+            assert "secret" not in str(caught.value)
 
 
 def test_nothing_else_is_there(stage: Stage) -> None:
