@@ -58,6 +58,9 @@ TRIES = 10
 PATIENCE = 3.0  # seconds without a new row until a ledger below 18 counts as left at that
 GLANCE = 0.05  # seconds between two looks at a growing ledger
 
+# What of our names a schema for producers holds, which roles.py makes.
+PRODUCERS_NAMES = ("_private_job_queues", "_private_tasks", "job_spec")
+
 NOT_ALLOWED = (pg.InsufficientPrivilege, NotSupported)  # of a script that is run, and of a statement of ours
 
 # What the loser of a race between two installers is told.
@@ -131,6 +134,7 @@ def check(database: Database, connection: object = None) -> int:
     with database.connection(connection) as given:
         ledger = _read(database, given)
     if ledger.newest is None:
+        _refuse_for_producers(database, ledger)
         raise SchemaMissing(f"schema {database.schema!r} is not installed in this database: {HOW}")
     _judge(database, ledger)
     if ledger.newest < OLDEST_USABLE:
@@ -259,9 +263,18 @@ def _judge(database: Database, ledger: _Ledger) -> None:
         )
 
 
+def _refuse_for_producers(database: Database, ledger: _Ledger) -> None:
+    if ledger.columns is None and ledger.objects == PRODUCERS_NAMES:
+        raise SchemaMissing(
+            f"schema {database.schema!r} is one for producers, where jobs are added and nothing else is done: "
+            "name the schema that the tables are in"
+        )
+
+
 def _refuse_names_taken(database: Database, ledger: _Ledger) -> None:
     if not ledger.objects:
         return
+    _refuse_for_producers(database, ledger)
     names = ", ".join(ledger.objects[:3]) + (" and more" if len(ledger.objects) > 3 else "")
     if ledger.columns is None:
         raise MigrationError(

@@ -16,7 +16,17 @@ from plain_sql import eventually
 from psycopg import sql
 from rights import Stage, staged
 
-from graphile_worker_py import JobContext, JobSpec, NotSupported, Queue, RetryLater, SchemaMissing, quick_add_job, roles
+from graphile_worker_py import (
+    JobContext,
+    JobSpec,
+    NotSupported,
+    Queue,
+    RetryLater,
+    SchemaMissing,
+    doctor,
+    quick_add_job,
+    roles,
+)
 
 REFUSED = "jobs may be added for these tasks only: mine, my other"
 FOREIGN = "the job that has this key is of a task for which no jobs may be added"
@@ -121,6 +131,13 @@ def test_nothing_else_is_there(stage: Stage) -> None:
     for use in (lambda: producer.complete_jobs([1]), producer.cleanup, lambda: producer.cancel(1), producer.run_once):
         with pytest.raises((SchemaMissing, NotSupported, LookupError)):
             use()
+    with Queue(stage.url("migrator"), schema=stage.roles.producer_schema) as by_mistake:
+        by_mistake.task("task")(print)
+        for use in (by_mistake.migrate, by_mistake.run_once):
+            with pytest.raises(SchemaMissing, match="is one for producers, where jobs are added and nothing else"):
+                use()
+    (found,) = [each for each in doctor.examine(producer) if each.check == "schema"]
+    assert (found.level, found.do) == ("problem", "name the schema that the tables are in")
     with Queue(stage.url("producer")) as direct, pytest.raises(NotSupported, match="permission denied for schema"):
         direct.add_job("task")
 
