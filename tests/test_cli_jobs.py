@@ -327,7 +327,7 @@ COMMANDS = [
     ),
     *(["jobs", "fail", "1"], ["jobs", "complete", "--task", "x", "--yes"], ["jobs", "cancel", "1"]),
     *(["jobs", "remove", "k"], ["queues"], ["tasks"], ["workers"], ["stats"], ["unlock", "w", "--yes"]),
-    *(["cleanup"], ["progress", "1"], ["crontab", "list"]),
+    *(["cleanup"], ["progress", "1"], ["history"], ["crontab", "list"]),
 ]
 
 

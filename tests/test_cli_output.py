@@ -77,6 +77,11 @@ def test_an_encoding_that_lacks_a_character_gets_an_escape(migrated_url: str, qu
     assert (done.returncode, "\\u65e5\\u672c  " in done.stdout) == (0, True)
 
 
+def test_an_error_may_begin_with_an_empty_line() -> None:
+    errors = (None, "", "\n", "one\ntwo", "\n \n  one\ntwo")
+    assert [_output.first_line(error) for error in errors] == [None, "", "", "one", "one"]
+
+
 def test_fields_keep_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
     _output.show_fields({"id": 1, "last error": "a\nb\x1b", "key": None})
     assert capsys.readouterr().out == "id          1\nlast error  a\n            b\\x1b\nkey         -\n"

@@ -167,8 +167,8 @@ def waited(seconds: float | None) -> timedelta | None:
 
 
 def first_line(error: str | None) -> str | None:
-    """Return the first line of an error, for a table."""
-    return None if error is None else error.split("\n", 1)[0]
+    """Return the first line of an error in which something stands, for a table."""
+    return None if error is None else error.strip().split("\n", 1)[0]
 
 
 def lasting(time: timedelta) -> str:

@@ -7,7 +7,7 @@ from typing import get_args
 
 import click
 
-from graphile_worker_py import Queue
+from graphile_worker_py import NotSupported, Queue
 from graphile_worker_py.cli._options import Epilog, shared_options
 from graphile_worker_py.cli._output import Column, first_line, json_option, note, show
 from graphile_worker_py.history import RunOutcome
@@ -55,7 +55,11 @@ def command(
     Of an error the first line is shown.
     """
     with Queue(database, schema=schema) as queue:
-        runs = queue.history(task=task, job_id=job_id, outcome=outcome, limit=limit, before=before)
+        try:
+            runs = queue.history(task=task, job_id=job_id, outcome=outcome, limit=limit, before=before)
+        except NotSupported:
+            queue.jobs(limit=1)  # raises SchemaMissing where not only this table is missing
+            raise
     show(runs, COLUMNS, as_json=as_json)
     if not runs:
         note("No run is remembered; workers remember theirs when they are started with --history.")
