@@ -326,6 +326,9 @@ def test_a_closed_pipe_ends_it(migrated_url: str) -> None:
     with closed_pipe() as pipe:
         done = graphile("top", "--json", "--database", migrated_url, stdout=pipe)
     assert_error(done, 1, "standard output was closed")
+    command = ["sh", "-c", '"$@" >&-', "sh", *COMMAND, "top", "--json", "--database", migrated_url]
+    never = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=DEADLINE)
+    assert_error(never, 1, "standard output is closed")
 
 
 def test_a_standby_is_watched(top: Top) -> None:

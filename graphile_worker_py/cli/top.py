@@ -163,11 +163,12 @@ def _only(snapshot: Snapshot, text: str) -> Snapshot:
 
 def _print_looks(monitor: Monitor, snapshot: Snapshot, *, interval: float, task: str) -> None:
     """Print look after look, and on standard error when there is no answer, and when there is one again."""
+    if sys.stdout is None:
+        raise click.ClickException("standard output is closed, so nobody sees what is printed")
     silent = False
     while True:
         if not silent:
             show_json(_only(snapshot, task))
-            sys.stdout.flush()
         time.sleep(max(interval, monitor.pause))
         try:
             snapshot = monitor.look()
