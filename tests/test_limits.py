@@ -16,6 +16,7 @@ from plain_sql import eventually
 
 from graphile_worker_py import JobContext, JobSpec, Limit, NotSupported, Queue, Rate, RunSummary, WorkerPool
 from graphile_worker_py.worker import gates
+from graphile_worker_py.worker.pace import Throughput
 
 HOUR = timedelta(hours=1)
 HELD = "select count(*) from graphile_worker._private_jobs where locked_by is not null"
@@ -290,6 +291,25 @@ def test_what_was_claimed_when_the_database_failed_goes_back_and_runs(
         pools(4)
     assert attempts == [1, 1, 1]
     assert sent.count("return_strays") == 1
+
+
+def test_a_look_at_many_keys_stays_small_however_fast_the_jobs_are(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the statement for the limits takes grows with the square of their number, and others wait for its locks."""
+    monkeypatch.setattr(Throughput, "soon", lambda self: 2000)
+    counts: list[int] = []
+    begin = queue.database.begin_by_index
+
+    def counted(name: str, parameters: dict[str, Any], **options: Any) -> Any:
+        counts.append(len(parameters.get("gates", [])))
+        return begin(name, parameters, **options)
+
+    monkeypatch.setattr(queue.database, "begin_by_index", counted)
+    queue.task("work", limit=Limit(3, key=lambda payload: payload))(lambda payload: None)
+    queue.add_jobs(JobSpec("work", number) for number in range(1600))
+    assert queue.run_once() == RunSummary(1600, 0, 0)
+    assert 250 < max(counts) <= 500
 
 
 def test_a_limit_and_a_rate_hold_together(queue: Queue, pools: Pools, gauge: Gauge) -> None:

@@ -30,6 +30,7 @@ from graphile_worker_py.worker.pace import Pace
 logger = logging.getLogger(__name__)
 
 SOON = 0.05  # seconds after a claim that found little
+LARGEST_LOOK = 500  # jobs; each name of a limit is compared with each slot (2,000 names: 0.5 s, under their locks)
 SWEEP_EVERY = 600.0  # seconds between looks for names that nobody uses any more
 
 
@@ -96,7 +97,7 @@ class LimitedClaims:
     def look(self, wanted: int, *, last: Job | None, busy: list[int]) -> Brought:
         """Claim up to `wanted` jobs, none that comes after `last`, where that is given."""
         self._look_at_closed()
-        tasks, count = self._gates.open(), self._gates.most(wanted)
+        tasks, count = self._gates.open(), self._gates.most(min(wanted, LARGEST_LOOK))
         if not tasks or count <= 0:
             return Brought([], min(self._poll_interval, self._gates.due_in()))
         if resting := self._pace.left():
