@@ -283,6 +283,16 @@ def test_more_than_a_page_can_be_changed(cli: Cli, queue: Queue) -> None:
     assert queue.jobs.count(state="failed", at_most=20_000).number == 11_500
 
 
+def test_what_was_changed_before_it_went_wrong_is_told(cli: Cli, queue: Queue, db: psycopg.Connection) -> None:
+    queue.add_jobs((JobSpec("a") for _ in range(1_500)), return_jobs=False)
+    db.execute("alter table graphile_worker._private_jobs add check (id <= 1200 or attempts < max_attempts)")
+    done = cli("jobs", "fail", "--task", "a", "--limit", "2000", "--yes", "--patience", "1m")
+    said, error = done.stderr.splitlines()
+    assert said == "Before it went wrong: 1,000 jobs failed for good."
+    assert (done.returncode, done.stdout, error.startswith("Error: the database refused: ")) == (1, "", True)
+    assert queue.jobs.count(state="failed").number == 1_000
+
+
 # What is wrong.
 
 

@@ -153,11 +153,16 @@ def change(
     if not ids:
         return
     changed: set[int] = set()
-    for start in range(0, len(ids), AT_A_TIME):
-        some = ids[start : start + AT_A_TIME]
-        if choice.filters:
-            some = [job.id for job in queue.jobs(**choice.filters, ids=some, limit=AT_A_TIME)]
-        changed |= act(some)
+    try:
+        for start in range(0, len(ids), AT_A_TIME):
+            some = ids[start : start + AT_A_TIME]
+            if choice.filters:
+                some = [job.id for job in queue.jobs(**choice.filters, ids=some, limit=AT_A_TIME)]
+            changed |= act(some)
+    except BaseException:
+        if changed:  # each thousand is committed by itself
+            note(f"Before it went wrong: {done(changed)}")
+        raise
     if changed or not choice.ids:
         say(done(changed))
     left = [id for id in ids if id not in changed]
