@@ -14,7 +14,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from graphile_worker_py._database import Database, all_or_nothing
-from graphile_worker_py._own_connection import AnyConnection, own_connection
+from graphile_worker_py._own_connection import AnyConnection, lasting, own_connection
 from graphile_worker_py.errors import NotSupported
 
 
@@ -27,7 +27,7 @@ class OneConnection(Database):
 
     def __init__(self, given: object, *, schema: str) -> None:
         super().__init__(None, schema=schema, listen=False)
-        self._given = given
+        self._given = lasting(given)  # Flask-SQLAlchemy's has one for each context, and a handler has its own
         with own_connection(given):  # or raise now
             pass
 

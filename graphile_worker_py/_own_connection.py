@@ -56,6 +56,12 @@ def own_connection(given: object) -> AbstractContextManager[AnyConnection]:
     return nullcontext(_of_driver(given))
 
 
+def lasting(given: object) -> object:
+    """Return the session that a scoped_session is here, for it may be another one elsewhere; all else as it is."""
+    orm: Any = sys.modules.get("sqlalchemy.orm")
+    return given() if orm is not None and isinstance(given, orm.scoped_session) else given
+
+
 def is_pipelined(connection: AnyConnection) -> bool:
     """Say whether the connection is in pipeline mode."""
     return isinstance(connection, psycopg.Connection) and connection.pgconn.pipeline_status != PipelineStatus.OFF

@@ -67,7 +67,7 @@ def run_sql(text: str) -> None:
 # Commands that are not run, each with why, and with what is done instead.
 NOT_RUN: tuple[tuple[str, str, Callable[..., object]], ...] = (
     (r"make (\w+)", "make demo and make test take minutes, and the second would run this test again", is_a_target),
-    (r"pip install (?:\.|'\.\[(.+)\]')", "it would change the environment the tests run in", is_an_extra),
+    (r"pip install (?:\.|'\.\[(.+)\]')(?: [\w-]+)*", "it would change the environment the tests run in", is_an_extra),
     (r"createdb app", "there is a database already, with a name of this test's", lambda: None),
     (r"export DATABASE_URL=postgresql:///app", "the same; DATABASE_URL is set to it", lambda: None),
     (r'psql "\$DATABASE_URL" < (\S+)', "psql may not be here", lambda name: run_sql(Path(name).read_text("utf-8"))),

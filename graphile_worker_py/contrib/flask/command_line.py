@@ -36,14 +36,17 @@ def worker_command(words: tuple[str, ...]) -> None:
 
 
 def _defaults(main: click.Group, name: str) -> dict[str, Any]:
-    """Return what a command takes where nothing is said: of the worker how to work, of others where the jobs are.
+    """Return what a command takes where nothing is said: where the jobs are, and for the worker how to work.
 
     A group of commands hands each the same.
     """
     attached = current_app.extensions[NAME]
+    database = attached.queue.database
+    place = {"database": database.source} if isinstance(database.source, str) else {}
+    if name == "demo":
+        return place  # in a schema that it makes, and drops
+    place["schema"] = database.schema
     if name == "run":
-        return dict(attached.run)
-    source = attached.queue.database.source
-    place = {"schema": attached.queue.schema} | ({"database": source} if isinstance(source, str) else {})
+        return {**place, **attached.run}
     command = main.get_command(click.Context(main), name)
     return dict.fromkeys(getattr(command, "commands", ()), place) or place

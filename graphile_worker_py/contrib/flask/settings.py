@@ -87,4 +87,4 @@ def _database(config: Mapping[str, Any]) -> Any:
     uri = config.get("SQLALCHEMY_DATABASE_URI")
     text = uri if isinstance(uri, str) or uri is None else uri.render_as_string(hide_password=False)
     url, found = re.subn(r"^postgres(ql)?(\+\w+)?://", "postgresql://", text or "")  # libpq knows no drivers
-    return url if found else None
+    return url.replace(" ", "%20") if found else None  # SQLAlchemy writes them as they are, libpq refuses them

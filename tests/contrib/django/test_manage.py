@@ -166,6 +166,12 @@ def test_wrong_settings_and_wrong_words_are_told(project_url: str) -> None:
     assert manage(project_url, "help", "graphile_worker").stdout.startswith("Usage: manage.py graphile_worker")
 
 
+def test_the_demo_makes_a_schema_of_its_own() -> None:
+    from graphile_worker_py.contrib.django.management.commands import graphile_worker
+
+    assert graphile_worker._defaults("demo").keys() == {"database"}
+
+
 def test_an_app_that_is_not_installed_says_so() -> None:
     engine = "{'ENGINE': 'django.db.backends.postgresql', 'NAME': 'post'}"
     code = f"""

@@ -16,9 +16,11 @@ from command_line import DEADLINE, environment
 from flask import Flask
 
 from graphile_worker_py import Queue
+from graphile_worker_py.cli import main
 from graphile_worker_py.cli._configuration import Setting, SettingArgument
 from graphile_worker_py.cli.run import command
 from graphile_worker_py.contrib.flask import GraphileWorker
+from graphile_worker_py.contrib.flask.command_line import _defaults
 from graphile_worker_py.contrib.flask.settings import OF_QUEUE, OF_RUN
 
 APP = """
@@ -137,6 +139,34 @@ def test_commands_are_about_the_applications_queue(worker: GraphileWorker) -> No
     assert flask(worker, "crontab", "list")[0] == 0
     assert "note" in flask(worker, "tasks")[1]
     assert flask(worker, "add", "note", "--schema", "nowhere")[0] == 4
+
+
+def test_a_file_does_not_take_the_worker_away_from_the_application(
+    worker: GraphileWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("graphile-worker-py.toml").write_text('database = "dbname=x"\nschema = "y"\ngrace = 5\n')
+    output = flask(worker, "run", "--print-config")[1]
+    place = [line for line in output.splitlines() if line.startswith(("database", "schema"))]
+    assert [line.partition("  # ")[2] for line in place] == ["settings", "settings"]
+    assert 'schema = "elsewhere"' in output
+    assert "grace = 5.0  # graphile-worker-py.toml" in output
+
+
+def test_a_process_with_several_applications_works_for_the_one_it_is_called_for(worker: GraphileWorker) -> None:
+    from graphile_worker_py.contrib.flask import current
+
+    for one in (worker, GraphileWorker(Flask("other"))):
+        assert one._app is not None
+        with one._app.app_context():
+            assert current.queue is one.queue
+    assert not hasattr(current, "nothing")
+
+
+def test_the_demo_makes_a_schema_of_its_own(worker: GraphileWorker) -> None:
+    assert worker._app is not None
+    with worker._app.app_context():
+        assert _defaults(main, "demo") == {"database": worker.queue.database.source}
 
 
 def test_help_and_mistakes(worker: GraphileWorker) -> None:

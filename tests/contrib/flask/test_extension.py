@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from flask import Flask, current_app, g, has_app_context
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import URL
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from urls import as_url
 
@@ -186,6 +187,7 @@ def test_a_wrong_configuration_is_refused_at_once(config: dict[str, Any], why: s
             "postgresql://u:p@h/d?sslmode=disable",
         ),
         ({"SQLALCHEMY_DATABASE_URI": "postgres://h/d"}, "postgresql://h/d"),
+        ({"SQLALCHEMY_DATABASE_URI": URL.create("postgresql", "u", "p q", "h")}, "postgresql://u:p%20q@h"),
         ({"SQLALCHEMY_DATABASE_URI": "postgres://h/d", "GRAPHILE_WORKER_DATABASE_URL": "dbname=e"}, "dbname=e"),
     ],
     ids=str,
@@ -288,6 +290,25 @@ def test_a_row_and_a_job_in_one_request(post: tuple[Flask, GraphileWorker, SQLAl
         done = drain(worker.queue, within=timedelta(hours=1), raise_errors=False)
         assert (len(done.failed), len(done.completed)) == (1, 1)
         assert [letter.text for letter in db.session.scalars(db.select(Letter))] == ["good, delivered"]
+
+
+def test_drain_stays_in_the_session_it_was_given(post: tuple[Flask, GraphileWorker, SQLAlchemy], queue: Queue) -> None:
+    app, worker, db = post
+
+    @worker.task
+    def first(payload: object, ctx: JobContext) -> None:
+        worker.add_job("second")
+        with ctx.transaction() as connection:
+            connection.execute("insert into letters (text) values ('from a handler')")
+
+    worker.task("second")(lambda payload: None)
+    with app.app_context():
+        first.add_job(connection=db.session)
+        assert drain(worker.queue, connection=db.session).tasks == ["first", "second"]
+        assert [letter.text for letter in db.session.scalars(db.select(Letter))] == ["from a handler"]
+        db.session.rollback()
+        assert db.session.scalars(db.select(Letter)).all() == []
+    assert queue.jobs().items == []
 
 
 def test_what_a_job_does_not_commit_is_undone(post: tuple[Flask, GraphileWorker, SQLAlchemy]) -> None:

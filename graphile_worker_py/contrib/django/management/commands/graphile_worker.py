@@ -119,5 +119,7 @@ def _defaults(name: str) -> dict[str, Any]:
     place = {"database": conf.conninfo(options.alias), "schema": options.schema}
     if name == "run":
         return place | conf.for_command_line(options.pool)
+    if name == "demo":
+        del place["schema"]  # it makes one, and drops it
     command = main.get_command(click.Context(main), name)
     return dict.fromkeys(getattr(command, "commands", ()), place) or place
