@@ -106,10 +106,11 @@ def test_odd_extras_do_no_harm() -> None:
     circle.append(circle)
     formatter = JsonFormatter()
     for odd in (float("nan"), circle, {(1, 2): 3}, object(), "\udcff\x1b[31m"):
-        record = logging.makeLogRecord({"msg": "hello", "name": "x", "odd": odd, "message": "not this"})
+        record = logging.makeLogRecord({"msg": "hello", "name": "x", "odd": odd, "message": "not this", "job_id": 7})
         line = formatter.format(record)
         assert re.fullmatch(r"[ -~]+", line)
         assert json.loads(line)["message"] == "hello"
         assert "odd" in json.loads(line)
+        assert (json.loads(line)["job_id"], json.loads(line)["pid"]) == (7, record.process)
     record = logging.makeLogRecord({"msg": "hello", "stack_info": "Stack:\n here", "exc_info": sys.exc_info()})
     assert json.loads(formatter.format(record))["stack"] == "Stack:\n here"

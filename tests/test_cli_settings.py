@@ -111,6 +111,7 @@ def test_secrets_are_masked(conninfo: str, expected: str) -> None:
         (OWN, "log-level = 'loud'", f"Invalid value for 'log-level' ({OWN}): 'loud'"),
         (OWN, "target = 'jobs.py:queue'", f"Invalid value for 'target' ({OWN}): expected the name of a module"),
         (OWN, "history = 'long'", f"Invalid value for 'history' ({OWN}): expected a time such as 12h"),
+        (OWN, "crontab = ''", f"Invalid value for 'crontab' ({OWN}): is empty"),
         (OWN, "grace = x", f"{OWN} is not TOML: Invalid value (at line 1, column 9)"),
         (OWN, "# \udcff", f"{OWN}: not UTF-8 at byte 2"),
         (PROJECT, "[tool.graphile-worker-py]\nx = 1", f"{PROJECT}: there is no setting 'x'"),

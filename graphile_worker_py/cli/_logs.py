@@ -43,7 +43,8 @@ class JsonFormatter(logging.Formatter):
         try:
             return json.dumps(entry, default=str, allow_nan=False)
         except (ValueError, TypeError):  # not a number, a circle, a key that is no text
-            return json.dumps({name: str(value) for name, value in entry.items()})
+            plain = {name: value if isinstance(value, (str, int)) else str(value) for name, value in entry.items()}
+            return json.dumps(plain)
 
 
 def formatter(kind: str) -> logging.Formatter:

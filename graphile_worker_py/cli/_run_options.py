@@ -163,6 +163,7 @@ DECLARED: tuple[Callable[[Any], Any], ...] = (
     _setting(
         "--crontab",
         metavar="FILE",
+        callback=not_empty,
         help="Add jobs by the clock, as this file says; else ./crontab, if there is one. Read again at SIGHUP.",
     ),
     _setting(
