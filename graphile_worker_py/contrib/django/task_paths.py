@@ -14,10 +14,11 @@ from importlib import import_module
 from typing import Any
 
 from django.apps import apps
-from django.db import Error, close_old_connections, connections
+from django.db import Error
 
 from graphile_worker_py._service import Service
 from graphile_worker_py.contrib.django.app_queue import queue
+from graphile_worker_py.contrib.django.connection_care import closed_again
 from graphile_worker_py.contrib.django.task_runs import TaskHandler
 from graphile_worker_py.contrib.django.tasks_framework import Task
 from graphile_worker_py.errors import GraphileWorkerError
@@ -57,16 +58,11 @@ class Finder(Service):
     def step(self) -> float:
         """Look once; return when to look again. An outage is the pool's to tell of."""
         try:
-            self.look()
+            with closed_again():  # the first look is in somebody's thread, and this one has nothing else to ask
+                self.look()
         except (Error, GraphileWorkerError) as error:
             logger.debug("no look for tasks: %s", error)
-        finally:
-            close_old_connections()
         return LOOK_EVERY
-
-    def on_stop(self) -> None:
-        """Close what Django has opened for this thread."""
-        connections.close_all()
 
     def look(self) -> None:
         """Look for identifiers that have no handler here, and register the tasks that they name."""
