@@ -18,6 +18,7 @@ from django.db import connections
 from graphile_worker_py._database import Database
 from graphile_worker_py._own_connection import AnyConnection
 from graphile_worker_py._watched import Watched
+from graphile_worker_py.checks import LARGEST_ID
 from graphile_worker_py.contrib.django import conf
 from graphile_worker_py.contrib.django.connection_care import cared_for, fresh_connections
 from graphile_worker_py.errors import NotSupported, SchemaMissing
@@ -41,8 +42,8 @@ class AppDatabase(Database):
                 yield connection
         except SchemaMissing as error:
             raise SchemaMissing(
-                f"schema {self.schema!r} is not in the database {self._alias!r}, or not visible to this role: run "
-                f"`manage.py migrate --database {self._alias}`"
+                f"schema {self.schema!r} is not in the database {self._alias!r}, or not visible to this role: "
+                f"run {conf.how_to_migrate(self._alias)}"
             ) from error
 
     def connect(self) -> Watched:
@@ -98,6 +99,12 @@ class AppQueue(Queue):
 
 queue = AppQueue()
 task = queue.task
+
+
+def job_id(text: str) -> int | None:
+    """Return the id of a job, as somebody has typed it; None for what can be none."""
+    short = text.isascii() and text.isdigit() and len(text) <= len(str(LARGEST_ID))  # Python reads no 5,000 digits
+    return number if short and (number := int(text)) <= LARGEST_ID else None
 
 
 def worker_queue() -> Queue:

@@ -22,9 +22,9 @@ from django.core.checks import CheckMessage, Error
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from graphile_worker_py.checks import LARGEST_ID, check_job_key_mode
+from graphile_worker_py.checks import check_job_key_mode
 from graphile_worker_py.contrib.django import conf
-from graphile_worker_py.contrib.django.app_queue import queue
+from graphile_worker_py.contrib.django.app_queue import job_id, queue
 from graphile_worker_py.contrib.django.task_class import GraphileWorkerTask, job_options
 from graphile_worker_py.contrib.django.task_options import read_options
 from graphile_worker_py.contrib.django.task_paths import find_task, find_while_working
@@ -66,7 +66,7 @@ class GraphileWorkerBackend(BaseTaskBackend):
 
     def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
         super().__init__(alias, params)
-        self._read = read_options(alias, self.options)
+        self._read = read_options(alias, params)
         self.supports_get_result = self._read.results is not None
 
     def validate_task(self, task: Any) -> None:
@@ -131,8 +131,8 @@ class GraphileWorkerBackend(BaseTaskBackend):
         if not self.supports_get_result:
             return super().get_result(result_id)
         self._refuse_mistakes()
-        number = int(result_id) if str(result_id).isdecimal() else -1
-        job, record = stored(queue.database, number) if 0 <= number <= LARGEST_ID else (None, None)
+        number = job_id(str(result_id))
+        job, record = (None, None) if number is None else stored(queue.database, number)
         with suppress(InvalidPayload):  # a job by the name of a task, and yet none
             if job is not None and (task := find_task(job.task_identifier)) is not None:
                 return result_of_job(task, job, record)

@@ -47,7 +47,7 @@ def check_schema(*, databases: Sequence[str] | None = None, **_: Any) -> list[ch
     try:
         migrate.check(AppDatabase(options.alias, schema=options.schema))
     except MigrationError as error:
-        hint = f"Run `manage.py migrate --database {options.alias}`."
+        hint = f"Run {conf.how_to_migrate(options.alias)}."
         return [checks.Error(f"{error}.", hint=hint, id=f"{conf.TAG}.E007")]
     except (DatabaseError, psycopg.Error):
         return []  # whatever needs the database says so itself

@@ -84,7 +84,7 @@ def problems() -> Iterator[Problem]:
         if name not in KNOWN:
             yield Problem("E002", f"{SETTING} has no option {name!r}.", meant(name, KNOWN))
     alias = given.get("DATABASE", DEFAULT_DB_ALIAS)
-    if alias not in connections.settings:
+    if not isinstance(alias, str) or alias not in connections.settings:
         yield Problem(
             "E003", f"{SETTING}['DATABASE'] is {alias!r}, which DATABASES has not.", meant(alias, connections)
         )
@@ -148,6 +148,15 @@ def meant(name: object, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(str(name).upper(), names, n=1) or difflib.get_close_matches(str(name), names, n=1)
     return f"Did you mean {near[0]!r}?" if near else f"There is {', '.join(names)}."
+
+
+def how_to_migrate(alias: str | None) -> str:
+    """Return what to run for a schema that is missing or too old.
+
+    Django applies no migration twice, so it does nothing where SCHEMA was another one when it did, or DATABASE.
+    """
+    django, ours = f"manage.py migrate --database {alias}", "manage.py graphile_worker migrate"
+    return f"`{django}`, or, if Django finds nothing to apply there, `{ours}`"
 
 
 def table(name: str) -> str:

@@ -6,8 +6,9 @@ told by the check, and raised where a job would be added.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Any
 
 import attrs
@@ -18,6 +19,7 @@ from graphile_worker_py.contrib.django.conf import meant
 from graphile_worker_py.errors import InvalidJobSpec
 from graphile_worker_py.retry import RetryPolicy
 
+DJANGOS = ("BACKEND", "QUEUES", "OPTIONS")
 NO_RETRY = RetryPolicy(give_up_on=Exception)
 
 
@@ -64,13 +66,14 @@ class TaskOptions:
     problems: tuple[tuple[str, str], ...] = ()
 
 
-def read_options(alias: str, given: object) -> TaskOptions:
-    """Read the options of an alias; what cannot be used is left out, and told by `problems`."""
+def read_options(alias: str, params: Mapping[str, Any]) -> TaskOptions:
+    """Read the options of an alias from what TASKS has for it; what cannot be used is left out, and in `problems`."""
     where = f"TASKS[{alias!r}]['OPTIONS']"
+    given = params.get("OPTIONS", {})
     if not isinstance(given, Mapping):
         return TaskOptions(problems=((f"{where} is of type {type(given).__name__}.", "Make it a dict."),))
     read: dict[str, Any] = {}
-    problems: list[tuple[str, str]] = []
+    problems = list(_misplaced(alias, params))
     for name, value in given.items():
         reader = READERS.get(name)
         if reader is None:
@@ -81,3 +84,13 @@ def read_options(alias: str, given: object) -> TaskOptions:
         except (InvalidJobSpec, OverflowError, ValueError) as error:
             problems.append((f"{where}[{name!r}] cannot be used: {error}.", "Give it a value of that kind."))
     return TaskOptions(**read, problems=tuple(problems))
+
+
+def _misplaced(alias: str, params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what stands beside OPTIONS and was meant for it, or for a name of Django's, who may know others later."""
+    for name in (name for name in params if name not in DJANGOS):
+        said = f"TASKS[{alias!r}] has no option {name!r}."
+        if name in READERS:
+            yield said, "Put it in OPTIONS."
+        elif get_close_matches(str(name).upper(), DJANGOS):
+            yield said, meant(name, DJANGOS)

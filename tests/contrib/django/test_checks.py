@@ -21,6 +21,7 @@ MISTAKES: list[tuple[Any, str, str]] = [
     ({"schema": "x"}, "E002", "no option 'schema'.*mean 'SCHEMA'"),
     ({"BROKER": "x"}, "E002", "no option 'BROKER'.*There is DATABASE"),
     ({"DATABASE": "defualt"}, "E003", "'defualt'.*mean 'default'"),
+    ({"DATABASE": ["default"]}, "E003", "which DATABASES has not"),
     ({"DATABASE": "file"}, "E004", "kept in PostgreSQL.*sqlite3.*engine is django.db.backends.postgresql"),
     ({"SCHEMA": "pg_jobs"}, "E005", "start with pg_"),
     ({"MAX_SIZE": "ten"}, "E005", "max_size: expected an int"),

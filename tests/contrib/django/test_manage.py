@@ -127,7 +127,7 @@ def test_migrate_installs_everything_in_the_schema_of_the_settings(database_url:
     settings = {"POST_WORKER": '{"SCHEMA": "The \\"jobs\\""}'}
     done = manage(database_url, "check", "--deploy", "--database", "default", **settings)
     assert "graphile_worker.E007" in done.stderr
-    assert "Run `manage.py migrate --database default`" in done.stderr
+    assert "Run `manage.py migrate --database default`, or, if Django finds nothing to apply there, " in done.stderr
     done = manage(database_url, "graphile_worker", "--once", **settings)
     assert (done.returncode, done.stdout) == (4, "")
     done = manage(database_url, "migrate", **settings)
@@ -137,6 +137,11 @@ def test_migrate_installs_everything_in_the_schema_of_the_settings(database_url:
     done = manage(database_url, "graphile_worker", "--once", "--skip-checks", "--settings", "post.settings", **settings)
     assert done.stdout.startswith("sent to ann\n1 completed"), done.stderr
     assert one(database_url, 'select count(*) from "The ""jobs"""._private_jobs') == 0
+    moved = {"POST_WORKER": '{"SCHEMA": "moved"}'}  # which Django's migrations, all applied, know nothing of
+    done = manage(database_url, "graphile_worker", "add", "send_letter", **moved)
+    assert "In this project, run `manage.py migrate --database default`, or, if Django finds nothing" in done.stderr
+    done = manage(database_url, "graphile_worker", "migrate", "--verbosity", "0", "--database=default", **moved)
+    assert (done.returncode, done.stdout) == (0, "Schema 'moved': migrations 1 to 20 applied.\n"), done.stderr
 
 
 def test_a_worker_takes_the_settings_and_stops_when_told(project_url: str, worker: Callable[..., Worker]) -> None:

@@ -175,6 +175,12 @@ class Refused(SimpleTestCase):
         for error, (_, message) in zip(found, wrong.values(), strict=True):
             assert message in error.msg
             assert "TASKS['default']['OPTIONS']" in error.msg
+        beside = {"RESULTS": "7 days", "OPTION": {"TIMEOUT": 3}, "OF_A_LATER_DJANGO": 1}
+        with self.settings(TASKS={"default": {"BACKEND": BACKEND, **beside}}):
+            assert [f"{error.msg} {error.hint}" for error in task_backends["default"].check()] == [
+                "TASKS['default'] has no option 'RESULTS'. Put it in OPTIONS.",
+                "TASKS['default'] has no option 'OPTION'. Did you mean 'OPTIONS'?",
+            ]
         with self.settings(TASKS={"default": {"BACKEND": BACKEND, "OPTIONS": ["RESULTS"]}}):
             (error,) = task_backends["default"].check()
             assert error.msg == "TASKS['default']['OPTIONS'] is of type list."

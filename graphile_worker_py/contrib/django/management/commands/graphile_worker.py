@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -19,13 +22,15 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
 from graphile_worker_py.cli import main
+from graphile_worker_py.cli._options import ExitCode
 from graphile_worker_py.contrib.django import conf
-from graphile_worker_py.contrib.django.reloading import run_with_reloader
+from graphile_worker_py.contrib.django.reloading import SIGNALS, run_with_reloader
 
 TARGET = "graphile_worker_py.contrib.django.daemon:queue"
+OPTION = "--database"
 HELP = ("-h", "--help", "--version")
 FLAGS = ("--skip-checks", "--noreload", "--traceback", "--no-color", "--force-color")
-DONE_BY_DJANGO = ("--settings", "--pythonpath")
+TAKEN_OUT = ("--settings", "--pythonpath", "--verbosity")  # the last says nothing here; -v is one of doctor's
 # With these `run` is no lone daemon that a change of the code could start anew.
 NOT_RELOADED = (*HELP, "--once", "--processes", "--reload", "--print-config")
 
@@ -61,13 +66,27 @@ class Command(BaseCommand):
         """Take whatever there is, for call_command()."""
         parser.add_argument("arguments", nargs=argparse.REMAINDER)
 
-    def handle(self, *_: Any, arguments: list[str], **__: Any) -> None:
+    def handle(self, *_: Any, arguments: list[str], **options: Any) -> None:
         """Run a command for call_command(); raise CommandError, with the exit code, unless that is 0."""
+        out, err = (options.get(name) or getattr(sys, name) for name in ("stdout", "stderr"))
         try:
-            _run(_with_command(arguments), "manage.py graphile_worker")
+            with redirect_stdout(out), redirect_stderr(err), _signals_as_before():
+                _run(_with_command(arguments), "manage.py graphile_worker")
         except SystemExit as end:
             if end.code:
                 raise CommandError(f"it ended with exit code {end.code}", returncode=end.code) from None
+
+
+@contextmanager
+def _signals_as_before() -> Iterator[None]:
+    """Undo what a worker does with signals, since the process goes on after it."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _split(words: Iterable[str]) -> tuple[set[str], list[str]]:
@@ -80,9 +99,9 @@ def _split(words: Iterable[str]) -> tuple[set[str], list[str]]:
             rest += [word, *words]
         elif word in FLAGS:
             flags.add(word)
-        elif word in DONE_BY_DJANGO:
+        elif word in TAKEN_OUT:
             next(words, None)
-        elif not word.startswith(tuple(f"{name}=" for name in DONE_BY_DJANGO)):
+        elif not word.startswith(tuple(f"{name}=" for name in TAKEN_OUT)):
             rest.append(word)
     return flags, rest
 
@@ -91,7 +110,8 @@ def _with_command(words: list[str]) -> list[str]:
     """Return arguments for the command line, with the project's queue as what is to be run."""
     if not words or (words[0].startswith("-") and words[0] not in HELP):
         words = ["run", *words]
-    words = [_conninfo(word) if before == "--database" else word for before, word in pairwise(["", *words])]
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith(f"{OPTION}=") else [word])]
+    words = [_conninfo(word) if before == OPTION else word for before, word in pairwise(["", *words])]
     return [words[0], TARGET, *words[1:]] if words[0] == "run" else words
 
 
@@ -106,8 +126,13 @@ def _is_reloaded(arguments: list[str]) -> bool:
 
 
 def _run(arguments: list[str], program: str) -> None:
-    """Run the command line, which exits."""
-    main(arguments, prog_name=program, default_map={arguments[0]: _defaults(arguments[0])})
+    """Run the command line, which exits; where it misses the schema, say how a project gets it."""
+    try:
+        main(arguments, prog_name=program, default_map={arguments[0]: _defaults(arguments[0])})
+    except SystemExit as end:
+        if end.code == ExitCode.NO_SCHEMA and OPTION not in arguments:
+            click.echo(f"In this project, run {conf.how_to_migrate(conf.options().alias)}.", err=True)
+        raise
 
 
 def _defaults(name: str) -> dict[str, Any]:
