@@ -199,4 +199,4 @@ def test_somebody_starts_it_and_ends_it(shop: Shop) -> None:
 
 
 def test_its_own_tests_pass(shop: Shop) -> None:
-    assert "Ran 4 tests" in shop.run(*manage("test", "--noinput"))
+    assert "Ran 5 tests" in shop.run(*manage("test", "--noinput"))

@@ -26,6 +26,12 @@ class PlacingOrders(TestCase):
         self.assertEqual((told["receipt"], told["parcels"]), ("SUCCESSFUL", 1))
         self.assertEqual(told["sent"], {"to": "ann@example.org"})
 
+    def test_an_order_is_shown_when_nothing_is_known_of_its_receipt_any_more(self):
+        """Results are kept for a day."""
+        number = self.place("4242").json()["order"]
+        queue.complete_jobs([int(Order.objects.get(pk=number).receipt_task)])
+        self.assertEqual(self.client.get(f"/orders/{number}").json(), {"order": number, "parcels": 0})
+
     def test_a_declined_card_leaves_nothing(self):
         """Neither an order nor a job."""
         self.assertEqual(self.place("5555").status_code, 402)

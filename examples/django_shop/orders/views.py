@@ -11,6 +11,11 @@ from django.views.decorators.http import require_GET, require_POST
 from orders.models import Order, Product
 from orders.tasks import pack, send_receipt
 
+try:
+    from django.tasks.exceptions import TaskResultDoesNotExist
+except ImportError:  # before Django 6.0
+    from django_tasks.exceptions import TaskResultDoesNotExist
+
 
 class Declined(Exception):
     """Stand for a bank that says no."""
@@ -52,15 +57,12 @@ def place(request):
 
 @require_GET
 def show(request, number):
-    """Tell what became of an order, and of the task that sends its receipt."""
+    """Tell what became of an order, and, for as long as that is kept, of the task that sends its receipt."""
     order = get_object_or_404(Order, pk=number)
-    result = send_receipt.get_result(order.receipt_task)
-    return JsonResponse(
-        {
-            "order": order.pk,
-            "parcels": order.parcel_set.count(),
-            "receipt": result.status,
-            "attempts": result.attempts,
-            "sent": result.return_value if result.is_finished and not result.errors else None,
-        }
-    )
+    told = {"order": order.pk, "parcels": order.parcel_set.count()}
+    try:
+        result = send_receipt.get_result(order.receipt_task)
+    except TaskResultDoesNotExist:
+        return JsonResponse(told)
+    sent = result.return_value if result.status == "SUCCESSFUL" else None
+    return JsonResponse({**told, "receipt": result.status, "attempts": result.attempts, "sent": sent})

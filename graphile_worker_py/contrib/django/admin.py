@@ -20,6 +20,7 @@ from django.utils.html import format_html
 
 from graphile_worker_py.contrib.django import conf
 from graphile_worker_py.contrib.django.admin_actions import CronActions, JobActions, WithATime
+from graphile_worker_py.contrib.django.app_queue import job_id
 from graphile_worker_py.contrib.django.models import CronItem, Job, NamedQueue, Task, Worker
 from graphile_worker_py.cron.known import PAUSED
 
@@ -137,8 +138,8 @@ class JobAdmin(JobActions, ReadOnly):
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
         """Return the jobs of that id or key, both by an index."""
         if search_term:
-            number = Q(pk=int(search_term)) if search_term.isascii() and search_term.isdigit() else Q()
-            queryset = queryset.filter(Q(key=search_term) | number)
+            number = job_id(search_term)
+            queryset = queryset.filter(Q(key=search_term) | (Q() if number is None else Q(pk=number)))
         return queryset, False
 
     @admin.display
@@ -160,6 +161,7 @@ class JobAdmin(JobActions, ReadOnly):
     def shown_payload(self, job: Any) -> Any:
         """Return the payload, to be read by people."""
         text = json.dumps(job.payload, indent=2, ensure_ascii=False)
+        text = text.encode("utf-8", "backslashreplace").decode()  # half a character, which Node may add, is no page's
         return format_html("<pre>{}{}</pre>", text[:MOST_SHOWN], "…" if len(text) > MOST_SHOWN else "")
 
     @admin.display(description="last error")

@@ -13,6 +13,7 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import ValidationError
 from django.db.models import F
 from django.http import HttpRequest
+from django.utils import timezone
 
 from graphile_worker_py import Cancellation
 from graphile_worker_py.contrib.django import conf
@@ -76,6 +77,8 @@ class JobActions(Acting):
             if not request.POST.get("run_at"):
                 raise ValidationError("Fill in the time beside the action.")
             run_at = forms.DateTimeField().clean(request.POST["run_at"])
+            if timezone.is_naive(run_at):  # where USE_TZ is off
+                run_at = timezone.make_aware(run_at)
             return [job.id for job in queue.reschedule_jobs(keys, run_at=run_at)]
 
         self.act(request, chosen, change=change, did="Rescheduled")

@@ -20,6 +20,7 @@ class GraphileWorkerConfig(AppConfig):
     name = conf.APP
     label = "graphile_worker"
     verbose_name = "Graphile Worker"
+    default_auto_field = "django.db.models.BigAutoField"  # as the ids of jobs are, whatever the project's are
 
     def ready(self) -> None:
         """Connect the queue, and import <app>/tasks.py of every app."""

@@ -8,7 +8,7 @@ from typing import Any
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.db import connection
-from django.test import TestCase
+from django.test import TestCase, override_settings
 from pigeon.tasks import send_letter
 
 from graphile_worker_py import Job
@@ -92,6 +92,22 @@ class InATest(TestCase):
         assert "9999" in text
         assert self.shown(state="scheduled") == {job.id}
         assert "9999" in self.page(f"{JOBS}{job.id}/change/")
+
+    def test_ids_and_payloads_of_every_kind(self) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("alter table graphile_worker._private_jobs alter column id restart with 3000000000")
+            cursor.execute("select graphile_worker.add_job('send_letter', '{\"to\": \"\\ud800\"}'::json)")
+        assert self.shown(q="3000000000") == {3_000_000_000}
+        assert "&quot;to&quot;: &quot;\\ud800&quot;" in self.page(f"{JOBS}3000000000/change/")
+        assert self.act("fail_for_good", queue.job(3_000_000_000)) == "Failed for good: 1."
+        for number in ("9" * 19, "9" * 5000):
+            assert self.shown(q=number) == set()
+
+    @override_settings(USE_TZ=False, TIME_ZONE="America/New_York")
+    def test_a_project_without_time_zones(self) -> None:
+        job = queue.add_job("later")
+        assert self.act("reschedule", job, run_at="2099-01-31T09:30") == "Rescheduled: 1."
+        assert str(queue.job(job.id).run_at) == "2099-01-31 14:30:00+00:00"
 
     def test_actions_do_what_they_say_and_leave_running_jobs(self) -> None:
         jobs = self.one_of_each_state()

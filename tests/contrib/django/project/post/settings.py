@@ -32,6 +32,7 @@ DEBUG = bool(os.environ.get("POST_DEBUG"))
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "post.urls"
 USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.AutoField"  # as before Django 6.0
 TIME_ZONE = "UTC"
 LOGGING_CONFIG = None  # what is logged in the tests of others is their own affair
 STATIC_URL = "static/"
