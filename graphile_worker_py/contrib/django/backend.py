@@ -132,7 +132,9 @@ class GraphileWorkerBackend(BaseTaskBackend):
             return super().get_result(result_id)
         self._refuse_mistakes()
         number = job_id(str(result_id))
-        job, record = (None, None) if number is None else stored(queue.database, number)
+        if number is None:
+            raise TaskResultDoesNotExist(result_id)
+        job, record = stored(queue.database, number)
         with suppress(InvalidPayload):  # a job by the name of a task, and yet none
             if job is not None and (task := find_task(job.task_identifier)) is not None:
                 return result_of_job(task, job, record)
