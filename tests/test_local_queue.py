@@ -333,6 +333,25 @@ def test_short_jobs_are_claimed_in_bulk_however_long_a_claim_takes(
     assert len(counts) < 40
 
 
+def test_jobs_with_large_payloads_are_claimed_a_few_at_a_time(
+    queue: Queue, pools: Pools, expected: Expected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "MOST_READY", 20_000)
+    counts: list[int] = []
+    begin = queue.database.begin_by_index
+
+    def counted(name: str, parameters: Any) -> Any:
+        counts.append(parameters["count"])
+        return begin(name, parameters)
+
+    monkeypatch.setattr(queue.database, "begin_by_index", counted)
+    queue.task("work")(lambda payload: None)
+    queue.add_jobs(JobSpec("work", "x" * 1000) for _ in range(1000))
+    with expected(1000):
+        pools(4)
+    assert 4 < max(counts) < 20
+
+
 def test_a_claim_that_cannot_be_read_goes_back_and_so_does_the_one_that_was_sent_after_it(
     queue: Queue, pools: Pools, expected: Expected, monkeypatch: pytest.MonkeyPatch
 ) -> None:

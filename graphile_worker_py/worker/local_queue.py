@@ -359,6 +359,7 @@ class LocalQueue(Service):
             raise
 
     def _portions(self, jobs: list[Job]) -> list[Job | Run]:
+        self._throughput.brought(jobs)
         return claims.portions(jobs, self._claimed_at + TIME_TO_LIVE, functools.partial(self._goes_on, self._deaths))
 
     def _in_doubt(self) -> bool:

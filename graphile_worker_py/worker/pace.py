@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import TypeAlias
 
@@ -28,6 +28,7 @@ MOST_LANES = 100
 PASSED_OVER = 1.0  # seconds
 READY_SECONDS = 0.1
 LONGEST_CLAIM = 1.0  # seconds of waiting for one that are provided for
+MOST_READY = 32_000_000  # characters of payloads: with 1 MB each a worker of 8 threads took 3.3 GB, seen
 
 
 class Pace:
@@ -69,6 +70,7 @@ class Throughput:
         self._spent = 0.0  # seconds of the crew's threads on those
         self._rate = 0.0  # jobs per second, if the whole crew is at work
         self._claim_seconds = 0.0  # what a claim takes, to the database and back
+        self._size = 1.0  # of a payload, on average of the last claim
         self._measured_at = time.monotonic()
 
     def add(self, jobs: int, seconds: float) -> None:
@@ -80,14 +82,19 @@ class Throughput:
         """Take note of how long a claim was under way."""
         self._claim_seconds = min(seconds, LONGEST_CLAIM)
 
+    def brought(self, jobs: Collection[Job]) -> None:
+        """Take note of how large the payloads are that a claim brought."""
+        if jobs:
+            self._size = max(1.0, sum([len(job.raw_payload) for job in jobs]) / len(jobs))
+
     def soon(self) -> int:
-        """Return how many jobs the whole crew can work off soon."""
+        """Return how many jobs the whole crew can work off soon, or fewer where they are large."""
         now = time.monotonic()
         rate = self._concurrency * self._jobs / self._spent if self._jobs else 0.0
         if now - self._measured_at >= READY_SECONDS:
             self._rate = max(rate, self._rate / 2)
             self._jobs, self._spent, self._measured_at = 0, 0.0, now
-        return int(max(rate, self._rate) * self._horizon())
+        return int(min(max(rate, self._rate) * self._horizon(), MOST_READY / self._size))
 
     def soon_for_one(self) -> int:
         """Return how many jobs one thread can work off soon."""
