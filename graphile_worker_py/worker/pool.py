@@ -253,7 +253,8 @@ class WorkerPool:
     def _start(self, *, once: bool) -> None:
         if not len(self.queue.tasks):
             raise UnknownTask(
-                "no task is registered, so there is nothing to work on: decorate a handler with @queue.task"
+                "no task is registered, so there is nothing to work on: decorate a handler with @queue.task, "
+                "in a module that is imported"
             )
         for task in self.queue.tasks:
             task.prepare()

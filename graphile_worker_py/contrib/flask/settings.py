@@ -10,7 +10,8 @@ from typing import Any
 
 import attrs
 
-from graphile_worker_py.errors import GraphileWorkerError
+from graphile_worker_py._conninfo import check_conninfo
+from graphile_worker_py.errors import GraphileWorkerError, InvalidConninfo
 
 PREFIX = "GRAPHILE_WORKER_"
 WHERE = f"{PREFIX}DATABASE_URL"
@@ -87,4 +88,12 @@ def _database(config: Mapping[str, Any]) -> Any:
     uri = config.get("SQLALCHEMY_DATABASE_URI")
     text = uri if isinstance(uri, str) or uri is None else uri.render_as_string(hide_password=False)
     url, found = re.subn(r"^postgres(ql)?(\+\w+)?://", "postgresql://", text or "")  # libpq knows no drivers
-    return url.replace(" ", "%20") if found else None  # SQLAlchemy writes them as they are, libpq refuses them
+    if not found:
+        return None
+    try:
+        return check_conninfo(url.replace(" ", "%20"))  # SQLAlchemy writes them as they are, libpq refuses them
+    except InvalidConninfo as error:
+        raise InvalidSetting(
+            "app.config has a SQLALCHEMY_DATABASE_URI that is for SQLAlchemy only, "
+            f"so say in {WHERE} where the jobs are: {error}"
+        ) from error

@@ -198,6 +198,18 @@ def test_jobs_are_in_the_database_of_the_sessions(config: dict[str, Any], source
     assert GraphileWorker(app).queue.database.source == source
 
 
+def test_a_uri_that_libpq_cannot_read_is_named() -> None:
+    app = Flask("app")
+    app.config["SQLALCHEMY_DATABASE_URI"] = "postgresql+psycopg://u:sesame@h/d?prepare_threshold=0"
+    with pytest.raises(
+        InvalidSetting, match=r"^app.config has a SQLALCHEMY_DATABASE_URI that .* GRAPHILE_WORKER_DATABASE_URL"
+    ) as e:
+        GraphileWorker(app)
+    assert "sesame" not in str(e.value)
+    app.config["GRAPHILE_WORKER_DATABASE_URL"] = "postgresql://h/d"
+    GraphileWorker(app)
+
+
 def test_an_application_that_goes_closes_its_queue(worker: GraphileWorker, migrated_url: str) -> None:
     app = make_app(worker, migrated_url, GRAPHILE_WORKER_MAX_SIZE=1)
     with app.app_context():
