@@ -38,7 +38,7 @@ def find_task(path: str) -> Any:
             return None
         try:
             found = getattr(import_module(module), name, None)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # the latter of a script, which ends when it is done
             logger.warning("jobs of the task %s stay where they are, for it cannot be imported: %s", path, error)
             return None
         known = queue.tasks.get(path)  # its module may have it under another name

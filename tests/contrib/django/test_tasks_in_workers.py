@@ -19,6 +19,7 @@ from contrib.django.conftest import PROJECT
 from graphile_worker_py import JobFailedForGood, WorkerPool
 from graphile_worker_py.contrib.django import forget_jobs, queue, worker_queue
 from graphile_worker_py.contrib.django.conf import conninfo
+from graphile_worker_py.contrib.django.task_paths import find_task
 from graphile_worker_py.contrib.django.tasks_framework import TaskResultStatus
 
 
@@ -111,6 +112,11 @@ class Workers(TransactionTestCase):
         with worker():
             self.wait_for(second)
         assert second.return_value == {"quotient": 1.0}
+
+    def test_a_module_that_ends_the_process_does_not_end_a_worker(self) -> None:
+        with self.assertLogs("graphile_worker_py.contrib.django.task_paths", "WARNING") as logs:
+            assert find_task("pigeon.script.task") is None
+        assert "cannot be imported: done" in logs.output[0]
 
     def test_a_worker_that_has_never_heard_of_a_task_finds_it_by_its_path(self) -> None:
         Letter.objects.create(to="ann")

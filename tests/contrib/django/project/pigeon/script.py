@@ -1,0 +1,3 @@
+"""A script, which nobody should import."""
+
+raise SystemExit("done")
