@@ -23,9 +23,12 @@ except ImportError:
         from django_tasks.exceptions import TaskResultDoesNotExist
         from django_tasks.signals import task_enqueued, task_finished, task_started
         from django_tasks.utils import normalize_json
+
+        if not hasattr(TaskResultStatus, "SUCCESSFUL"):  # until 0.12 it had another name than Django's
+            raise ImportError("django-tasks is too old")
     except ImportError as error:
         raise ImproperlyConfigured(
-            "Django's tasks framework is built in from Django 6.0 on; for this version install django-tasks, "
+            "Django's tasks framework is built in from Django 6.0 on; for this version install django-tasks 0.12 or later, "
             "and add 'django_tasks' to INSTALLED_APPS"
         ) from error
 
