@@ -28,7 +28,7 @@ except ImportError:
             raise ImportError("django-tasks is too old")
     except ImportError as error:
         raise ImproperlyConfigured(
-            "Django's tasks framework is built in from Django 6.0 on; for this version install django-tasks 0.12 or later, "
+            "Django's tasks framework is built in from Django 6.0 on; for this version install django-tasks>=0.12, "
             "and add 'django_tasks' to INSTALLED_APPS"
         ) from error
 
