@@ -20,9 +20,9 @@ from graphile_worker_py.jobs import Job, moment
 Lanes: TypeAlias = tuple[list[int], list[datetime | None]]  # priorities, and where to begin in each
 
 REST = 20  # times as long as it took
-SLOW = 0.003
+SLOW = 0.003  # seconds that a claim may look for jobs, and for each job it found
 SLOW_EACH = 0.000_005
-SHORTEST_REST = 1.0
+SHORTEST_REST = 1.0  # seconds between claims without bounds, while those are slow
 LONG_RUN = 10  # claims
 MOST_LANES = 100
 PASSED_OVER = 1.0  # seconds
