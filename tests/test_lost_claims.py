@@ -34,6 +34,15 @@ class Local(LocalQueue):
         return self.wants
 
 
+def local_with(queue: Queue, monkeypatch: pytest.MonkeyPatch, *, jobs: int, at_a_time: int) -> Local:
+    """Add jobs, and return a local queue that claims so many of them at a time, and as many ahead."""
+    monkeypatch.setattr(local_queue, "LARGEST_CLAIM", at_a_time)
+    queue.add_jobs(JobSpec("work", number) for number in range(jobs))
+    local = Local(queue)
+    local.wants = at_a_time
+    return local
+
+
 def state(db: psycopg.Connection, local: Local) -> tuple[int, int]:
     """Return how many jobs are locked, and how many of those are known."""
     (count,) = db.execute("select count(*) from graphile_worker._private_jobs where locked_by = 'holder'").fetchone()
@@ -52,10 +61,7 @@ def check_that_all_goes_back(db: psycopg.Connection, local: Local) -> None:
 def test_a_claim_that_was_sent_ahead_and_got_lost_on_the_way_goes_back(
     queue: Queue, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_queue, "LARGEST_CLAIM", 10)
-    queue.add_jobs(JobSpec("work", number) for number in range(30))
-    local = Local(queue)
-    local.wants = 10
+    local = local_with(queue, monkeypatch, jobs=30, at_a_time=10)
     begin = queue.database.begin_by_index
     sent: list[str] = []
 
@@ -79,10 +85,7 @@ def test_a_claim_that_was_sent_ahead_and_got_lost_on_the_way_goes_back(
 def test_what_is_locked_again_after_an_outage_goes_back_at_the_stop_with_a_claim_under_way(
     queue: Queue, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_queue, "LARGEST_CLAIM", 4)
-    queue.add_jobs(JobSpec("work", number) for number in range(9))
-    local = Local(queue)
-    local.wants = 4
+    local = local_with(queue, monkeypatch, jobs=9, at_a_time=4)
     local.step()
     assert state(db, local) == (4, 4)  # the four of the next claim are not committed
     db.execute(

@@ -2,7 +2,7 @@
 
 How many to claim is measured, not set: as many as the crew can work off in a tenth of a second and while the next claim
 is under way, by the time that handlers take; at least one for each idle thread, at most 2,000 (a claim walks over all
-that ended since the last vacuum; with 500 a drain took half as long again). Slow jobs are never hoarded, fast ones come
+that ended since the last vacuum; with 500 a drain took 1.7 times as long). Slow jobs are never hoarded, fast ones come
 in bulk; should jobs turn slow after a fast stretch, what has waited here for five seconds goes back, its attempt with
 it. Of a named queue a whole run is claimed, as much as one thread can work off in that time; the queue stays locked
 until its last is written.
