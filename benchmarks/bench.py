@@ -33,6 +33,7 @@ if __name__ == "__main__":
         str(__doc__),
         HERE / "results" / "bench.json",
         measure,
+        parts=(*throughput.PARTS, *adding.PARTS, *latency.PARTS, "peers"),
         rounds=5,
         options={"peers": "Measure the peers from PyPI too."},
     )

@@ -28,7 +28,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -122,6 +122,7 @@ def main(
     default: Path,
     measure: Callable[[Bench, argparse.Namespace], None],
     *,
+    parts: Collection[str],
     rounds: int,
     options: Mapping[str, str] | None = None,
 ) -> None:
@@ -132,11 +133,15 @@ def main(
     parser.add_argument("url", nargs="?", help="A server; else an embedded one, as durable as PostgreSQL comes.")
     parser.add_argument("--rounds", type=int, default=rounds, help="Some parts take fewer.")
     parser.add_argument("--scale", type=float, default=1.0, help="Of all sizes and durations.")
-    parser.add_argument("--only", action="append", default=[], metavar="PART", help="May be repeated.")
+    parser.add_argument(
+        "--only", action="append", default=[], choices=parts, metavar="PART", help="One of the parts; may be repeated."
+    )
     parser.add_argument("--json", type=Path, help=f"Where figures go; all parts go to {default.name} by default.")
     for name, what in (options or {}).items():
         parser.add_argument(f"--{name}", action="store_true", help=what)
     arguments = parser.parse_args()
+    if arguments.rounds < 1 or not arguments.scale > 0:
+        parser.error("--rounds takes 1 or more, --scale more than 0")
     began = time.time()
     with ExitStack() as stack:
         url = arguments.url or stack.enter_context(EmbeddedPostgres(settings=DURABLE)).url

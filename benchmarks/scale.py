@@ -23,15 +23,7 @@ from graphile_worker_py import Queue
 
 def measure(bench: Bench, arguments: argparse.Namespace) -> None:
     """Measure every part that is wanted."""
-    parts = {
-        "checks": checks.measure,
-        "cliffs": cliffs.measure,
-        "width": width,
-        "backlog": backlog,
-        "handlers": handlers,
-        "snapshot": snapshot,
-    }
-    for name, part in parts.items():
+    for name, part in PARTS.items():
         if bench.wanted(name):
             part(bench)
 
@@ -129,5 +121,14 @@ def snapshot(bench: Bench) -> None:
     bench.add("snapshot", f"{rate} jobs/s offered for {seconds:,.0f} s", "ours", figures)
 
 
+PARTS = {
+    "checks": checks.measure,
+    "cliffs": cliffs.measure,
+    "width": width,
+    "backlog": backlog,
+    "handlers": handlers,
+    "snapshot": snapshot,
+}
+
 if __name__ == "__main__":
-    main(str(__doc__), HERE / "results" / "scale.json", measure, rounds=3)
+    main(str(__doc__), HERE / "results" / "scale.json", measure, parts=PARTS, rounds=3)

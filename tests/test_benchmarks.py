@@ -56,6 +56,15 @@ def measured(url: str, program: str, folder: Path, *options: str) -> Figures:
     return figures
 
 
+@pytest.mark.parametrize("program", PARTS)
+@pytest.mark.parametrize("option", ["--only=nonsense", "--rounds=0", "--scale=0"])
+def test_what_would_measure_nothing_is_refused(database_url: str, program: str, option: str) -> None:
+    command = [sys.executable, f"{BENCHMARKS / program}.py", database_url, option]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{program}.py: error: " in done.stderr
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "part", [(program, part) for program, parts in PARTS.items() for part in parts], ids=lambda part: part[1]
